@@ -1,0 +1,158 @@
+//! What an architecture knows without any table: rules that are constants, chosen by where the
+//! walk stands and by the code bytes there.
+
+use crate::memory::MemoryReader;
+use crate::source::{CodeAt, Evaluated, Found, LookupError, Query, Rule, Trust, UnwindUserType};
+use crate::{
+    Arch, CallerRegisters, Code, FrameKind, FrameSource, Pc, RaRule, Register, RegisterFile, WordSize,
+};
+
+/// Below this address no system maps code; a pc there comes from a null pointer, with or without
+/// an offset.
+const NULL_PAGE: u64 = 0x1000;
+
+/// The rule of this kind, if the conventions of `arch` have one for `query.pc`.
+///
+/// `code_at` is what the tables' owner knows about the pc. Code that cannot be read is no error
+/// here: then nothing is known about it.
+#[inline(never)]
+pub(crate) fn lookup<A: Arch, S: FrameSource<A> + ?Sized>(
+    arch: &A,
+    source: &S,
+    kind: UnwindUserType,
+    pc: Pc,
+    memory: &mut dyn MemoryReader,
+) -> Result<Option<Found>, LookupError> {
+    let found = |rule, trust| Some(Found { rule: Rule::Frame(rule), trust });
+    Ok(match kind {
+        UnwindUserType::SignalTrampoline => {
+            trampoline(arch, pc, memory)?.and_then(|signal| found(signal.frame, Trust::Exact))
+        }
+        UnwindUserType::NullCall if pc.is_exact() => {
+            let pc = pc.address();
+            let no_code = match source.code_at(pc) {
+                CodeAt::NotCode => true,
+                CodeAt::Unknown => pc < NULL_PAGE,
+                CodeAt::Code => false,
+            };
+            if no_code { found(arch.entry_rule(), Trust::Convention) } else { None }
+        }
+        UnwindUserType::Instruction if pc.is_exact() => {
+            let mut window = Window::default();
+            match window.read(pc.address(), arch.word_size(), memory)? {
+                Some(code) => arch.instruction_rule(&code).and_then(|rule| found(rule, Trust::Convention)),
+                None => None,
+            }
+        }
+        UnwindUserType::BackChain => arch.back_chain_rule().and_then(|rule| found(rule, Trust::Convention)),
+        UnwindUserType::FramePointer => {
+            arch.frame_pointer_rule().and_then(|rule| found(rule, Trust::Convention))
+        }
+        _ => None,
+    })
+}
+
+/// The registers that a signal frame holds, for states that track them.
+pub(crate) fn evaluate_trampoline<A: Arch>(
+    arch: &A,
+    query: &Query,
+    registers: &dyn RegisterFile,
+    memory: &mut dyn MemoryReader,
+    caller: &mut dyn CallerRegisters,
+) -> Result<Option<Evaluated>, LookupError> {
+    let Some(signal) = trampoline(arch, query.pc, memory)? else {
+        return Ok(None);
+    };
+    let sp = registers.get(arch.sp()).ok_or(LookupError::UnknownRegister(arch.sp()))?;
+    let mut word = |offset: i32| {
+        let address = arch.word_size().offset(sp, i64::from(offset)).ok_or(LookupError::AddressOverflow)?;
+        Ok::<u64, LookupError>(memory.read_word(address, arch.word_size(), arch.byte_order())?)
+    };
+    let mut held = |wanted: Register| {
+        signal
+            .registers
+            .iter()
+            .find(|(register, _)| *register == wanted)
+            .map(|(_, offset)| word(*offset))
+            .transpose()
+    };
+    let cfa = held(arch.sp())?.ok_or(LookupError::UnknownRegister(arch.sp()))?;
+    let fp = held(arch.fp())?;
+    for (register, _) in signal.registers {
+        if caller.wants(*register)
+            && let Some(value) = held(*register)?
+        {
+            caller.set(*register, value);
+        }
+    }
+    let RaRule::AtRegister { offset, .. } = signal.frame.ra() else {
+        return Ok(None);
+    };
+    let ra = Some(word(offset)?);
+    Ok(Some(Evaluated { cfa, ra, sp: Some(cfa), fp, kind: FrameKind::Signal }))
+}
+
+fn trampoline<A: Arch>(
+    arch: &A,
+    pc: Pc,
+    memory: &mut dyn MemoryReader,
+) -> Result<Option<crate::SignalFrame>, LookupError> {
+    // A handler returns to the first instruction of its trampoline: that is the address to look
+    // at, not the byte before it.
+    let mut window = Window::default();
+    Ok(window.read(pc.address(), arch.word_size(), memory)?.and_then(|code| arch.signal_trampoline(&code)))
+}
+
+/// Room for the code bytes around a pc.
+#[derive(Default)]
+struct Window {
+    before: [u8; Code::WINDOW],
+    at: [u8; Code::WINDOW],
+}
+
+impl Window {
+    /// Reads what can be read around `pc`: at most five reads on each side. `None` where there is
+    /// not one byte at the pc.
+    fn read(
+        &mut self,
+        pc: u64,
+        word: WordSize,
+        memory: &mut dyn MemoryReader,
+    ) -> Result<Option<Code<'_>>, LookupError> {
+        let mut at_len = 0;
+        let mut before_len = 0;
+        for len in [16u8, 8, 4, 2, 1] {
+            if at_len == 0
+                && word.offset(pc, i64::from(len.saturating_sub(1))).is_some()
+                && let Some(bytes) = self.at.get_mut(..usize::from(len))
+                && readable(memory.read(pc, bytes))?
+            {
+                at_len = usize::from(len);
+            }
+        }
+        if at_len == 0 {
+            return Ok(None);
+        }
+        for len in [16u8, 8, 4, 2, 1] {
+            if before_len == 0
+                && let Some(start) = pc.checked_sub(u64::from(len))
+                && let Some(bytes) = self.before.get_mut(..usize::from(len))
+                && readable(memory.read(start, bytes))?
+            {
+                before_len = usize::from(len);
+            }
+        }
+        let before = self.before.get(..before_len).unwrap_or_default();
+        let at = self.at.get(..at_len).unwrap_or_default();
+        Ok(Some(Code { before, at }))
+    }
+}
+
+/// An unreadable address is an answer here; a broken transport is not.
+fn readable(result: Result<(), crate::MemoryError>) -> Result<bool, LookupError> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(crate::MemoryError::Unreadable { .. }) => Ok(false),
+        Err(error) => Err(LookupError::Memory(error)),
+    }
+}

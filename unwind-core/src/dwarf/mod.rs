@@ -1,0 +1,1 @@
+//! DWARF call frame information.

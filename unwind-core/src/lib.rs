@@ -1,0 +1,110 @@
+//! An architecture-generic stack unwinding core: `no_std`, no allocation, no unsafe code, no panic
+//! on any input.
+//!
+//! Give it a machine state, a way to read the target's memory and the target's unwind tables, and
+//! it yields the call chain, with an origin for every frame and a reason for the end. The target
+//! need not be the host: architecture, word size and byte order are values.
+//!
+//! # What you supply, and what you get
+//!
+//! | you supply | as |
+//! |---|---|
+//! | the architecture | a value that implements [`Arch`] (crates `unwind-arch-*`) |
+//! | registers | [`UserRegisters`]: by DWARF number, "unknown" is an answer |
+//! | memory | [`MemoryReader`]: bytes at an address, or an error that names it |
+//! | rules | a [`FrameSource`]: `DwarfSource` (feature `dwarf`), a [`ModuleMap`] of those, your own, or `()` for the architecture's conventions alone |
+//!
+//! An [`Unwinder`] then walks: into a buffer ([`Unwinder::unwind_user`]), as an iterator
+//! ([`Unwinder::frames`]), or step by step ([`Unwinder::start`], [`Unwinder::next`]).
+//!
+//! # The rule
+//!
+//! Its model is Linux's `unwind_user`: one small state ([`UnwindUserState`]), one small rule
+//! ([`UnwindUserFrame`]), one step, and many sources of rules behind it. Sources are asked in
+//! the order of [`UnwindUserType`] for every frame. *Not covered* passes on to the next source;
+//! *covered but broken* is an error that is reported, and a lesser source is used only where
+//! [`Options::guesses`] allows it, and says so in its [`Provenance`].
+//!
+//! # A step's checks
+//!
+//! In this order, and nothing is changed until all have passed:
+//!
+//! 1. A signal frame restores the interrupted registers; sp may go anywhere, the next pc is exact.
+//! 2. An undefined return address ends the walk, complete.
+//! 3. A CFA on the frame pointer needs it at or above sp; one on a register that is not known
+//!    here fails.
+//! 4. The CFA is computed in the target's word size, without wrap-around at either end.
+//! 5. The stack must shrink: the caller's sp is above this frame's, or equal to it where the pc
+//!    is exact (a leaf that keeps its return address in a register).
+//! 6. The CFA is aligned to the target's word.
+//! 7. The return address is read, and stripped by the architecture. Zero ends the walk, complete.
+//!    One that is certainly not code fails.
+//! 8. The frame pointer is read.
+//! 9. (ip, sp) differs from before. Then ip, sp and fp are committed together.
+//!
+//! # Bounds
+//!
+//! A step asks each kind of source once. It reads at most three words of the stack, and at most
+//! ten pieces of code where it looks for trampolines or prologues; a DWARF rule that has to be
+//! evaluated reads at most as much as its expressions' fuel. Every step but one per signal frame
+//! moves sp up, circles over signal frames are found, and [`Options::max_frames`] ends what is
+//! left: no walk is endless, whatever tables and memory say.
+//!
+//! # From the kernel's names to ours
+//!
+//! The seed is "unwind_user: Add user space unwinding API", and what the series became.
+//!
+//! | seed | here | what differs, and why |
+//! |---|---|---|
+//! | `unwind_user(trace, max)` | [`Unwinder::unwind_user`] | fills a slice; says how the walk ended. No room is an error there and here ([`StartError::NoRoom`]); a kernel thread is success with no entries there, [`StartError::NoUserRegisters`] here |
+//! | `unwind_user_start(state)` | [`Unwinder::start`] | registers come from [`UserRegisters`], not from `task_pt_regs` |
+//! | `unwind_user_next(state)` | [`Unwinder::next`] | failing, it ends the walk: the seed's left `done` unset, so that a loop recorded one ip until the buffer was full |
+//! | `for_each_user_frame(state)` | [`Unwinder::frames`] | an iterator; frames found before an error are never lost |
+//! | `struct unwind_stacktrace { nr, entries }` | [`UnwindStacktrace`] | the entries are the caller's slice; the end and the weakest rule are told |
+//! | `struct unwind_user_frame { cfa_off, ra_off, fp_off, use_fp }` | [`UnwindUserFrame`] | [`UnwindUserFrame::plain`] is the seed's; a rule also says dereferenced CFAs, registers, undefined and signal frames, as the later series does |
+//! | `struct unwind_user_state { ip, sp, fp, type, done }` | [`UnwindUserState`] | `ip` is a [`Pc`], exact or return; fp may be unknown; `done` is an [`End`]; `type` is [`Provenance::source`] |
+//! | `enum unwind_user_type` | [`UnwindUserType`] | the kernel has NONE, FP and later SFRAME; NONE is `None` of an `Option` here |
+//! | `state.available_types` | [`Options::types`] | what the embedder allows; what there is, the source says ([`FrameSource::types`]) |
+//! | `state.topmost`, `state.ws` | [`UnwindUserState::topmost`], [`UnwindUserState::word_size`] | |
+//!
+//! Return addresses are looked up one byte earlier (the kernel looks them up as they are), zero
+//! return addresses end the walk, authentication codes are stripped, and a failed memory read is
+//! never a reason to forget a table.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(any(test, feature = "arbitrary"))]
+extern crate std;
+
+mod address;
+mod arch;
+mod convention;
+#[cfg(feature = "dwarf")]
+pub mod dwarf;
+mod frame;
+mod memory;
+mod module_map;
+mod outcome;
+mod register;
+mod source;
+mod source_compose;
+mod state;
+mod step;
+mod walk;
+
+pub use address::{ByteOrder, Pc, WordSize};
+pub use arch::{Arch, CfiVendor, Code, SignalFrame};
+pub use frame::{Base, CfaRule, FpRule, FrameKind, RaRule, UnwindUserFrame};
+pub use memory::{FnReader, MemoryError, MemoryReader, from_fn};
+pub use module_map::{Module, ModuleMap, ModuleMapError};
+pub use outcome::{Cut, End, Frame, Mark, Provenance, StartError, StepError, Unusable, UnwindError};
+pub use register::{
+    CallerRegisters, Register, RegisterFile, RegisterSet, TopmostRegisters, TrackedRegisters, UserRegisters,
+};
+pub use source::{
+    Broken, CodeAt, Evaluated, Found, FrameSource, LookupError, Query, Rule, SourceError, Trust,
+    UnwindUserType, UnwindUserTypes,
+};
+pub use state::UnwindUserState;
+pub use walk::{Frames, Options, UnwindStacktrace, Unwinder};

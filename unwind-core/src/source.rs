@@ -1,0 +1,401 @@
+//! Where rules come from.
+
+use core::fmt;
+
+use crate::{Arch, CallerRegisters, FrameKind, MemoryError, MemoryReader, Pc, RegisterFile, UnwindUserFrame};
+
+/// The kind of source that produced a frame, in order of priority: a walk asks them from first to
+/// last for every frame, as the kernel does with `enum unwind_user_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum UnwindUserType {
+    /// A source of the embedder's own: a JIT compiler's frame maps, an emulator's knowledge.
+    Embedder = 0,
+    /// A compiled table.
+    Table = 1,
+    /// An SFrame section.
+    SFrame = 2,
+    /// DWARF call frame information.
+    Dwarf = 3,
+    /// ARM's exception handling tables.
+    Ehabi = 4,
+    /// A signal trampoline, recognised by its code bytes where no table covers it.
+    SignalTrampoline = 5,
+    /// The pc is no code (a call through a null or wild pointer): nothing has run there, so the
+    /// return address is still where the call put it.
+    NullCall = 6,
+    /// The instruction at an exact pc says by itself where the return address is: the first ones
+    /// of a function, or its return.
+    Instruction = 7,
+    /// The ABI's back chain.
+    BackChain = 8,
+    /// The ABI's frame pointer chain.
+    FramePointer = 9,
+}
+
+impl UnwindUserType {
+    /// All of them, best first.
+    pub const ALL: [UnwindUserType; 10] = [
+        UnwindUserType::Embedder,
+        UnwindUserType::Table,
+        UnwindUserType::SFrame,
+        UnwindUserType::Dwarf,
+        UnwindUserType::Ehabi,
+        UnwindUserType::SignalTrampoline,
+        UnwindUserType::NullCall,
+        UnwindUserType::Instruction,
+        UnwindUserType::BackChain,
+        UnwindUserType::FramePointer,
+    ];
+
+    const fn bit(self) -> u16 {
+        match self {
+            UnwindUserType::Embedder => 1,
+            UnwindUserType::Table => 1 << 1,
+            UnwindUserType::SFrame => 1 << 2,
+            UnwindUserType::Dwarf => 1 << 3,
+            UnwindUserType::Ehabi => 1 << 4,
+            UnwindUserType::SignalTrampoline => 1 << 5,
+            UnwindUserType::NullCall => 1 << 6,
+            UnwindUserType::Instruction => 1 << 7,
+            UnwindUserType::BackChain => 1 << 8,
+            UnwindUserType::FramePointer => 1 << 9,
+        }
+    }
+}
+
+impl fmt::Display for UnwindUserType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            UnwindUserType::Embedder => "embedder",
+            UnwindUserType::Table => "table",
+            UnwindUserType::SFrame => "sframe",
+            UnwindUserType::Dwarf => "dwarf",
+            UnwindUserType::Ehabi => "ehabi",
+            UnwindUserType::SignalTrampoline => "signal-trampoline",
+            UnwindUserType::NullCall => "null-call",
+            UnwindUserType::Instruction => "instruction",
+            UnwindUserType::BackChain => "back-chain",
+            UnwindUserType::FramePointer => "frame-pointer",
+        })
+    }
+}
+
+/// A set of [`UnwindUserType`]s: the seed's `available_types` mask.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
+pub struct UnwindUserTypes(u16);
+
+impl UnwindUserTypes {
+    /// None of them.
+    pub const NONE: Self = UnwindUserTypes(0);
+    /// Every one.
+    pub const ALL: Self = UnwindUserTypes(0x3ff);
+
+    /// The set of one.
+    pub const fn only(kind: UnwindUserType) -> Self {
+        UnwindUserTypes(kind.bit())
+    }
+
+    /// This set and `kind`.
+    pub const fn with(self, kind: UnwindUserType) -> Self {
+        UnwindUserTypes(self.0 | kind.bit())
+    }
+
+    /// This set without `kind`.
+    pub const fn without(self, kind: UnwindUserType) -> Self {
+        UnwindUserTypes(self.0 & !kind.bit())
+    }
+
+    /// What is in either.
+    pub const fn union(self, other: Self) -> Self {
+        UnwindUserTypes(self.0 | other.0)
+    }
+
+    /// Whether `kind` is in the set.
+    #[inline]
+    pub const fn contains(self, kind: UnwindUserType) -> bool {
+        self.0 & kind.bit() != 0
+    }
+
+    /// Whether the set is empty.
+    pub const fn is_empty(self) -> bool {
+        self.0 & Self::ALL.0 == 0
+    }
+
+    /// The members, best first.
+    pub fn iter(self) -> impl Iterator<Item = UnwindUserType> {
+        UnwindUserType::ALL.into_iter().filter(move |kind| self.contains(*kind))
+    }
+}
+
+impl fmt::Debug for UnwindUserTypes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// How far a rule can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
+pub enum Trust {
+    /// A guess: a better source covers this pc but could not be used.
+    Guess,
+    /// The ABI's convention, not a statement about this code: right where the code keeps it.
+    Convention,
+    /// A table that is right at call sites and may be wrong in prologues and epilogues.
+    CallSite,
+    /// A table that describes every instruction.
+    Exact,
+}
+
+/// What a walk asks a source about.
+#[derive(Clone, Copy, Debug)]
+pub struct Query {
+    /// The pc (avma).
+    pub pc: Pc,
+    /// The load bias of the module that is being asked: avma minus svma, modulo the address
+    /// space. [`ModuleMap`](crate::ModuleMap) sets it.
+    pub bias: u64,
+}
+
+impl Query {
+    /// A query for a module that was loaded where its file says.
+    pub const fn new(pc: Pc) -> Self {
+        Query { pc, bias: 0 }
+    }
+}
+
+/// A rule that a source found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The rule.
+    pub rule: Rule,
+    /// How far it can be trusted.
+    pub trust: Trust,
+}
+
+/// The rule that holds at a pc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// One that [`UnwindUserFrame`] can say.
+    Frame(UnwindUserFrame),
+    /// One that it cannot: it is never approximated, the source evaluates it in full
+    /// ([`FrameSource::evaluate`]).
+    Evaluate,
+}
+
+/// What [`FrameSource::evaluate`] found out about the caller, beside its registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evaluated {
+    /// The CFA.
+    pub cfa: u64,
+    /// The return address, pointer authentication bits included; `None` where it is undefined.
+    pub ra: Option<u64>,
+    /// The caller's sp, where the source says something else than the CFA plus the ABI's bias.
+    pub sp: Option<u64>,
+    /// The caller's frame pointer, if known.
+    pub fp: Option<u64>,
+    /// What kind of frame this is.
+    pub kind: FrameKind,
+}
+
+/// What is wrong with a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Broken {
+    /// The table ends in the middle of something.
+    UnexpectedEnd,
+    /// A length or offset leads out of the section.
+    OutOfBounds,
+    /// A version that nobody has defined, or that is not supported.
+    UnknownVersion,
+    /// A CIE augmentation that is not known; what follows it cannot be parsed.
+    UnknownAugmentation,
+    /// A pointer encoding that is not known, or has no base here.
+    UnknownPointerEncoding,
+    /// A CIE is malformed, or an FDE's CIE pointer leads to none.
+    BadCie,
+    /// An FDE is malformed.
+    BadFde,
+    /// A search table disagrees with what it indexes, or is not sorted.
+    BadIndex,
+    /// A call frame instruction that is not known.
+    UnknownInstruction,
+    /// An instruction that does not make sense where it stands, such as a location that goes back.
+    BadInstruction,
+    /// `remember_state` is nested deeper than the row machine's stack.
+    RememberStackFull,
+    /// `restore_state` without a `remember_state`.
+    RememberStackEmpty,
+    /// An offset that does not fit into 32 bits.
+    OffsetTooLarge,
+    /// No rule for the CFA.
+    NoCfa,
+    /// The return address column has no rule, and the architecture no register that would hold it.
+    NoReturnAddress,
+    /// A DWARF expression operation that is not known or has no place in call frame information.
+    UnknownOperation,
+    /// A DWARF expression ran out of fuel.
+    OutOfFuel,
+    /// A DWARF expression uses more stack than there is.
+    ExpressionStackFull,
+    /// A DWARF expression takes more from its stack than is there.
+    ExpressionStackEmpty,
+    /// A DWARF expression divides by zero.
+    DivisionByZero,
+    /// A LEB128 number that is too large.
+    BadLeb128,
+    /// Anything else that is malformed.
+    Malformed,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Broken::UnexpectedEnd => "unexpected end",
+            Broken::OutOfBounds => "offset out of bounds",
+            Broken::UnknownVersion => "unknown version",
+            Broken::UnknownAugmentation => "unknown augmentation",
+            Broken::UnknownPointerEncoding => "unknown pointer encoding",
+            Broken::BadCie => "bad CIE",
+            Broken::BadFde => "bad FDE",
+            Broken::BadIndex => "search table does not match its contents",
+            Broken::UnknownInstruction => "unknown call frame instruction",
+            Broken::BadInstruction => "misplaced call frame instruction",
+            Broken::RememberStackFull => "remember_state nested too deep",
+            Broken::RememberStackEmpty => "restore_state without remember_state",
+            Broken::OffsetTooLarge => "offset too large",
+            Broken::NoCfa => "no CFA rule",
+            Broken::NoReturnAddress => "no return address rule",
+            Broken::UnknownOperation => "unknown expression operation",
+            Broken::OutOfFuel => "expression ran out of fuel",
+            Broken::ExpressionStackFull => "expression stack full",
+            Broken::ExpressionStackEmpty => "expression stack empty",
+            Broken::DivisionByZero => "expression divides by zero",
+            Broken::BadLeb128 => "bad LEB128 number",
+            Broken::Malformed => "malformed",
+        })
+    }
+}
+
+/// A table covers the pc but is broken: what is wrong, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SourceError {
+    /// What is wrong.
+    pub broken: Broken,
+    /// The offset in the section, as near as it is known: usually that of the entry.
+    pub offset: u64,
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at offset {:#x}", self.broken, self.offset)
+    }
+}
+
+impl core::error::Error for SourceError {}
+
+/// Why a source could not answer. "Not covered here" is no error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LookupError {
+    /// The pc is covered, but what covers it is broken.
+    Broken(SourceError),
+    /// The target's memory could not be read. That says nothing about the table and must not be
+    /// remembered.
+    Memory(MemoryError),
+    /// The rule needs a register whose value is not known in this frame.
+    UnknownRegister(crate::Register),
+    /// The rule computes an address outside the target's address space.
+    AddressOverflow,
+}
+
+impl From<SourceError> for LookupError {
+    fn from(error: SourceError) -> Self {
+        LookupError::Broken(error)
+    }
+}
+
+impl From<MemoryError> for LookupError {
+    fn from(error: MemoryError) -> Self {
+        LookupError::Memory(error)
+    }
+}
+
+/// What is known about an address without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeAt {
+    /// Executable memory of the target.
+    Code,
+    /// Certainly not: a pc there is a wild jump, a return address there is none.
+    NotCode,
+    /// Nobody can tell.
+    Unknown,
+}
+
+/// Something that answers "which rule holds at this pc?".
+///
+/// `&self`, and shareable between CPUs; object safe. A source may answer for several kinds
+/// ([`types`](FrameSource::types)); a walk asks for one kind at a time, best first.
+pub trait FrameSource<A: Arch> {
+    /// The kinds this source may answer for.
+    fn types(&self) -> UnwindUserTypes;
+
+    /// The rule at `query.pc`, from information of this kind: `Ok(None)` where it is not covered.
+    ///
+    /// # Errors
+    /// Covered, but broken; or the target's memory had to be read and could not.
+    fn lookup(
+        &self,
+        arch: &A,
+        kind: UnwindUserType,
+        query: &Query,
+        memory: &mut dyn MemoryReader,
+    ) -> Result<Option<Found>, LookupError>;
+
+    /// Evaluates the rule at `query.pc` in full: what [`Rule::Evaluate`] could not say, and every
+    /// register that `caller` wants. `registers` are those of the frame at `query.pc`.
+    ///
+    /// `Ok(None)`, the default, where this source knows nothing beyond the rule.
+    ///
+    /// # Errors
+    /// As for [`lookup`](FrameSource::lookup), and where the rule itself cannot be carried out.
+    fn evaluate(
+        &self,
+        arch: &A,
+        kind: UnwindUserType,
+        query: &Query,
+        registers: &dyn RegisterFile,
+        memory: &mut dyn MemoryReader,
+        caller: &mut dyn CallerRegisters,
+    ) -> Result<Option<Evaluated>, LookupError> {
+        let _ = (arch, kind, query, registers, memory, caller);
+        Ok(None)
+    }
+
+    /// Whether `address` (avma) is code, as far as this source knows.
+    fn code_at(&self, address: u64) -> CodeAt {
+        let _ = address;
+        CodeAt::Unknown
+    }
+}
+
+/// No source at all: a walk by the architecture's conventions alone.
+impl<A: Arch> FrameSource<A> for () {
+    fn types(&self) -> UnwindUserTypes {
+        UnwindUserTypes::NONE
+    }
+
+    fn lookup(
+        &self,
+        _: &A,
+        _: UnwindUserType,
+        _: &Query,
+        _: &mut dyn MemoryReader,
+    ) -> Result<Option<Found>, LookupError> {
+        Ok(None)
+    }
+}

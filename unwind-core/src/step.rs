@@ -1,0 +1,381 @@
+//! The step: from one frame to its caller.
+//!
+//! [`step`] finds the rule, [`apply`] carries it out, [`check`] decides whether the result can be
+//! a caller. Only then is the state changed, all at once.
+
+use crate::convention;
+use crate::memory::MemoryReader;
+use crate::outcome::{Cut, End, Failure, Mark, Provenance, StepError, Unusable, UnwindError};
+use crate::source::{CodeAt, Evaluated, FrameSource, Query, Rule, Trust, UnwindUserType};
+use crate::{
+    Arch, Base, CfaRule, FpRule, FrameKind, Options, Pc, RaRule, Register, RegisterFile, RegisterSet,
+    UnwindUserFrame, UnwindUserState, UnwindUserTypes, WordSize,
+};
+
+/// Moves `state` to the caller's frame, or says how the walk ends and leaves it as it was.
+pub(crate) fn step<A, S, M, R>(
+    arch: &A,
+    source: &S,
+    options: &Options,
+    state: &mut UnwindUserState<R>,
+    memory: &mut M,
+) -> Result<(), End>
+where
+    A: Arch,
+    S: FrameSource<A> + ?Sized,
+    M: MemoryReader,
+    R: RegisterSet,
+{
+    if options.entry_function.as_ref().is_some_and(|entry| entry.contains(&state.pc.lookup_address())) {
+        return Err(End::Complete(Mark::EntryFunction));
+    }
+    if state.depth >= options.max_frames.saturating_sub(1) {
+        return Err(End::Truncated(Cut::FrameLimit));
+    }
+    let mut not_covered = UnwindUserTypes::NONE;
+    let mut unusable = None;
+    let at = |cause, source| End::Failed(UnwindError { cause, pc: state.pc, source });
+    for kind in options.types.iter() {
+        let attempt = attempt(arch, source, kind, state, memory);
+        let failure = match attempt {
+            Ok(Some((caller, mut trust))) => {
+                if unusable.is_some() {
+                    trust = Trust::Guess;
+                }
+                let provenance = Provenance { source: Some(kind), trust, not_covered, unusable };
+                commit(state, caller, provenance);
+                return Ok(());
+            }
+            Ok(None) => {
+                not_covered = not_covered.with(kind);
+                continue;
+            }
+            Err(failure) => failure,
+        };
+        let why = match failure {
+            Failure::Complete(mark) => return Err(End::Complete(mark)),
+            Failure::Memory(error) => return Err(End::Truncated(Cut::Memory(error))),
+            Failure::Step(StepError::Broken(error)) => Unusable::Broken(error),
+            Failure::Step(StepError::UnknownRegister(register)) => Unusable::UnknownRegister(register),
+            Failure::Step(cause) => return Err(at(cause, Some(kind))),
+        };
+        // The first reason is the one to report: what failed later was only a guess.
+        let (first, first_why) = *unusable.get_or_insert((kind, why));
+        if !options.guesses {
+            let cause = match first_why {
+                Unusable::Broken(error) => StepError::Broken(error),
+                Unusable::UnknownRegister(register) => StepError::UnknownRegister(register),
+            };
+            return Err(at(cause, Some(first)));
+        }
+    }
+    Err(match unusable {
+        Some((kind, Unusable::Broken(error))) => at(StepError::Broken(error), Some(kind)),
+        Some((kind, Unusable::UnknownRegister(register))) => {
+            at(StepError::UnknownRegister(register), Some(kind))
+        }
+        None => at(StepError::NotCovered, None),
+    })
+}
+
+/// The caller, as far as it is known before it is committed.
+struct Caller<R> {
+    pc: Pc,
+    sp: u64,
+    sp_is_bound: bool,
+    fp: Option<u64>,
+    /// `None`: everything beyond ip, sp and fp is forgotten.
+    registers: Option<R>,
+}
+
+/// Tries one kind of source.
+#[inline]
+fn attempt<A, S, M, R>(
+    arch: &A,
+    source: &S,
+    kind: UnwindUserType,
+    state: &UnwindUserState<R>,
+    memory: &mut M,
+) -> Result<Option<(Caller<R>, Trust)>, Failure>
+where
+    A: Arch,
+    S: FrameSource<A> + ?Sized,
+    M: MemoryReader,
+    R: RegisterSet,
+{
+    let query = Query::new(state.pc);
+    let of_source = source.types().contains(kind);
+    let found = if of_source {
+        source.lookup(arch, kind, &query, memory)?
+    } else {
+        convention::lookup(arch, source, kind, state.pc, memory)?
+    };
+    let Some(found) = found else {
+        return Ok(None);
+    };
+    if let Rule::Frame(frame) = found.rule
+        && !R::TRACKS
+        && matches!(frame.kind(), FrameKind::Call)
+    {
+        if kind == UnwindUserType::FramePointer && state.fp == Some(0) && !state.pc.is_exact() {
+            return Err(Failure::Complete(Mark::ZeroFramePointer));
+        }
+        let caller = apply(arch, source, frame, state, memory)?;
+        return Ok(Some((caller, found.trust)));
+    }
+    let caller = attempt_in_full(arch, source, kind, found.rule, state, memory)?;
+    Ok(Some((caller, found.trust)))
+}
+
+/// The slow way: signal frames, rules beyond [`UnwindUserFrame`], and states that track registers.
+#[inline(never)]
+fn attempt_in_full<A, S, M, R>(
+    arch: &A,
+    source: &S,
+    kind: UnwindUserType,
+    rule: Rule,
+    state: &UnwindUserState<R>,
+    memory: &mut M,
+) -> Result<Caller<R>, Failure>
+where
+    A: Arch,
+    S: FrameSource<A> + ?Sized,
+    M: MemoryReader,
+    R: RegisterSet,
+{
+    let query = Query::new(state.pc);
+    let mut registers = state.registers.clone();
+    registers.forget();
+    let view = FrameRegisters { arch, state };
+    let evaluated = if source.types().contains(kind) {
+        source.evaluate(arch, kind, &query, &view, memory, &mut registers)?
+    } else if kind == UnwindUserType::SignalTrampoline {
+        convention::evaluate_trampoline(arch, &query, &view, memory, &mut registers)?
+    } else {
+        None
+    };
+    match (evaluated, rule) {
+        (Some(evaluated), _) => {
+            let mut caller = check(arch, source, &evaluated, false, state)?;
+            caller.registers = Some(registers);
+            Ok(caller)
+        }
+        (None, Rule::Frame(frame)) => {
+            if kind == UnwindUserType::FramePointer && state.fp == Some(0) && !state.pc.is_exact() {
+                return Err(Failure::Complete(Mark::ZeroFramePointer));
+            }
+            apply(arch, source, frame, state, memory)
+        }
+        (None, Rule::Evaluate) => Err(StepError::NotExpressible.into()),
+    }
+}
+
+/// Carries a rule out. This and [`check`] are the checks of a step, in order.
+#[inline]
+fn apply<A, S, M, R>(
+    arch: &A,
+    source: &S,
+    frame: UnwindUserFrame,
+    state: &UnwindUserState<R>,
+    memory: &mut M,
+) -> Result<Caller<R>, Failure>
+where
+    A: Arch,
+    S: FrameSource<A> + ?Sized,
+    M: MemoryReader,
+    R: RegisterSet,
+{
+    let word = arch.word_size();
+    let order = arch.byte_order();
+    let kind = frame.kind();
+    if matches!(frame.ra(), RaRule::Undefined) {
+        return Err(Failure::Complete(Mark::UndefinedReturnAddress));
+    }
+    let cfa = match frame.cfa() {
+        CfaRule::Offset { base, offset } => {
+            if matches!(base, Base::Fp)
+                && matches!(kind, FrameKind::Call)
+                && let Some(fp) = state.fp
+                && fp < state.sp
+            {
+                return Err(StepError::FramePointerBelowStack { fp, sp: state.sp }.into());
+            }
+            offset_from(word, base_value(arch, state, base)?, offset)?
+        }
+        CfaRule::Deref { base, offset, add } => {
+            let slot = offset_from(word, base_value(arch, state, base)?, offset)?;
+            offset_from(word, memory.read_word(slot, word, order)?, i32::from(add))?
+        }
+    };
+    // The stack is checked before memory is read on its word.
+    caller_sp(arch, cfa, kind, state)?;
+    let ra = match frame.ra() {
+        RaRule::AtCfa(offset) => memory.read_word(offset_from(word, cfa, offset)?, word, order)?,
+        RaRule::InRegister { base, offset } => offset_from(word, base_value(arch, state, base)?, offset)?,
+        RaRule::AtRegister { base, offset } => {
+            memory.read_word(offset_from(word, base_value(arch, state, base)?, offset)?, word, order)?
+        }
+        RaRule::Undefined => return Err(Failure::Complete(Mark::UndefinedReturnAddress)),
+    };
+    if arch.strip_code_pointer(ra) == 0 {
+        return Err(Failure::Complete(Mark::ZeroReturnAddress));
+    }
+    let fp = match frame.fp() {
+        FpRule::Unchanged => state.fp,
+        FpRule::AtCfa(offset) => Some(memory.read_word(offset_from(word, cfa, offset)?, word, order)?),
+        FpRule::CfaOffset(offset) => Some(offset_from(word, cfa, offset)?),
+        FpRule::InRegister { base, offset } => {
+            Some(offset_from(word, base_value(arch, state, base)?, offset)?)
+        }
+        FpRule::AtRegister { base, offset } => {
+            Some(memory.read_word(offset_from(word, base_value(arch, state, base)?, offset)?, word, order)?)
+        }
+        FpRule::Undefined => None,
+    };
+    check(arch, source, &Evaluated { cfa, ra: Some(ra), sp: None, fp, kind }, frame.sp_is_bound(), state)
+}
+
+/// Whether what a rule led to can be a caller.
+#[inline]
+fn check<A, S, R>(
+    arch: &A,
+    source: &S,
+    found: &Evaluated,
+    sp_is_bound: bool,
+    state: &UnwindUserState<R>,
+) -> Result<Caller<R>, Failure>
+where
+    A: Arch,
+    S: FrameSource<A> + ?Sized,
+    R: RegisterSet,
+{
+    let Some(ra) = found.ra else {
+        return Err(Failure::Complete(Mark::UndefinedReturnAddress));
+    };
+    let sp = match found.sp {
+        Some(sp) => checked_sp(arch.word_size().truncate(sp), found.kind, state)?,
+        None => caller_sp(arch, found.cfa, found.kind, state)?,
+    };
+    let ra = arch.word_size().truncate(arch.strip_code_pointer(ra));
+    if ra == 0 && matches!(found.kind, FrameKind::Call) {
+        return Err(Failure::Complete(Mark::ZeroReturnAddress));
+    }
+    let pc = match found.kind {
+        FrameKind::Call => Pc::Return(ra),
+        FrameKind::Signal => Pc::Exact(ra),
+    };
+    if !pc.is_exact() && source.code_at(ra) == CodeAt::NotCode {
+        return Err(StepError::NotCode { address: ra }.into());
+    }
+    if sp == state.sp && ra == state.pc.address() {
+        return Err(StepError::Loop.into());
+    }
+    if matches!(found.kind, FrameKind::Signal)
+        && state.signals.seen > 0
+        && (ra, sp) == (state.signals.pc, state.signals.sp)
+    {
+        return Err(StepError::Loop.into());
+    }
+    Ok(Caller { pc, sp, sp_is_bound, fp: found.fp, registers: None })
+}
+
+/// The caller's sp by the ABI's bias, if the stack shrinks and the CFA is aligned.
+#[inline]
+fn caller_sp<A: Arch, R>(
+    arch: &A,
+    cfa: u64,
+    kind: FrameKind,
+    state: &UnwindUserState<R>,
+) -> Result<u64, StepError> {
+    let sp = offset_from(arch.word_size(), cfa, arch.sp_bias())?;
+    let sp = checked_sp(sp, kind, state)?;
+    // An interrupted function may have its sp anywhere.
+    if matches!(kind, FrameKind::Call) && !arch.word_size().is_aligned(cfa) {
+        return Err(StepError::Misaligned { cfa });
+    }
+    Ok(sp)
+}
+
+/// `sp`, if it can be the caller's: above this frame's, or equal to it where nothing need have been
+/// pushed. A signal may have come from another stack.
+#[inline]
+fn checked_sp<R>(sp: u64, kind: FrameKind, state: &UnwindUserState<R>) -> Result<u64, StepError> {
+    let shrinks = sp > state.sp || (sp == state.sp && state.pc.is_exact());
+    if shrinks || matches!(kind, FrameKind::Signal) {
+        Ok(sp)
+    } else {
+        Err(StepError::StackNotShrinking { caller_sp: sp, sp: state.sp })
+    }
+}
+
+#[inline]
+fn offset_from(word: WordSize, address: u64, offset: i32) -> Result<u64, StepError> {
+    word.offset(address, i64::from(offset)).ok_or(StepError::AddressOverflow)
+}
+
+#[inline]
+fn base_value<A: Arch, R: RegisterSet>(
+    arch: &A,
+    state: &UnwindUserState<R>,
+    base: Base,
+) -> Result<u64, StepError> {
+    let value = match base {
+        Base::Sp if !state.sp_is_bound => return Ok(state.sp),
+        Base::Fp => state.fp,
+        Base::Sp | Base::Register(_) => None,
+    };
+    let register = match base {
+        Base::Sp => arch.sp(),
+        Base::Fp => arch.fp(),
+        Base::Register(register) => register,
+    };
+    match value.or_else(|| FrameRegisters { arch, state }.get(register)) {
+        Some(value) => Ok(value),
+        None => Err(StepError::UnknownRegister(register)),
+    }
+}
+
+/// The registers of the frame at hand, by DWARF number.
+struct FrameRegisters<'s, A, R> {
+    arch: &'s A,
+    state: &'s UnwindUserState<R>,
+}
+
+impl<A: Arch, R: RegisterSet> RegisterFile for FrameRegisters<'_, A, R> {
+    fn get(&self, register: Register) -> Option<u64> {
+        if register == self.arch.sp() {
+            (!self.state.sp_is_bound).then_some(self.state.sp)
+        } else if register == self.arch.fp() {
+            self.state.fp
+        } else if Some(register) == self.arch.ip() {
+            Some(self.state.pc.address())
+        } else {
+            self.state.registers.get(register).map(|value| self.arch.word_size().truncate(value))
+        }
+    }
+}
+
+/// Moves the state to the caller: all of it, at once.
+#[inline]
+fn commit<R: RegisterSet>(state: &mut UnwindUserState<R>, caller: Caller<R>, provenance: Provenance) {
+    match caller.registers {
+        Some(registers) => state.registers = registers,
+        None => state.registers.forget(),
+    }
+    if caller.pc.is_exact() {
+        let trail = &mut state.signals;
+        trail.seen = trail.seen.saturating_add(1);
+        if trail.seen.is_power_of_two() {
+            trail.pc = caller.pc.address();
+            trail.sp = caller.sp;
+        }
+    }
+    state.pc = caller.pc;
+    state.sp = caller.sp;
+    state.sp_is_bound = caller.sp_is_bound;
+    state.fp = caller.fp;
+    state.topmost = false;
+    state.depth = state.depth.saturating_add(1);
+    state.weakest = state.weakest.min(provenance.trust);
+    state.provenance = provenance;
+}
