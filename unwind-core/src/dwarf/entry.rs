@@ -1,0 +1,276 @@
+//! CIEs and FDEs: DWARF 5 section 6.4.1, and the `.eh_frame` chapter of the Linux Standard Base.
+//!
+//! Their headers and instructions are decoded here rather than by gimli's call frame types, which
+//! refuse whole CIEs with Arm's `B` and `G` augmentations, have no `negate_ra_state_with_pc`, no
+//! segment selectors, and take an indirect pointer for the address itself. gimli's own tables then
+//! are an independent judge in the tests.
+
+use super::bytes::Bytes;
+use super::section::{Flavor, Input};
+use crate::{Broken, LookupError, Register, SourceError, WordSize};
+
+/// One entry of a section: its identity, before anything else of it is parsed.
+#[derive(Clone, Copy)]
+pub(super) struct Entry<'d> {
+    /// Where it begins in the section.
+    pub(super) offset: u64,
+    /// Where the next one begins.
+    pub(super) next: u64,
+    /// For an FDE, the offset of its CIE.
+    pub(super) cie: Option<u64>,
+    body: Bytes<'d>,
+}
+
+/// What a Common Information Entry says.
+#[derive(Clone, Copy)]
+pub(super) struct Cie<'d> {
+    pub(super) code_alignment: u64,
+    pub(super) data_alignment: i64,
+    /// The column of the return address.
+    pub(super) return_address: Register,
+    /// The frames described are signal trampolines' (augmentation `S`).
+    pub(super) is_signal: bool,
+    pub(super) instructions: Bytes<'d>,
+    pub(super) pointer_encoding: u8,
+    /// The size of an address here; `.debug_frame` of version 4 states it.
+    pub(super) address_size: WordSize,
+    segment_size: u8,
+    has_augmentation_data: bool,
+}
+
+/// What a Frame Description Entry says.
+#[derive(Clone, Copy)]
+pub(super) struct Fde<'d> {
+    pub(super) offset: u64,
+    /// The first address (svma).
+    pub(super) start: u64,
+    /// How many bytes of code.
+    pub(super) length: u64,
+    pub(super) cie: Cie<'d>,
+    pub(super) instructions: Bytes<'d>,
+}
+
+impl Fde<'_> {
+    /// Whether `svma` is in the range, which may wrap around the end of the address space.
+    pub(super) fn contains(&self, svma: u64) -> bool {
+        self.cie.address_size.truncate(svma.wrapping_sub(self.start)) < self.length
+    }
+}
+
+/// The entry at `offset`: `None` at the terminator and at the end of the section.
+pub(super) fn entry_at<'d>(input: &Input<'d, '_>, offset: u64) -> Result<Option<Entry<'d>>, SourceError> {
+    let mut bytes = input.at(offset);
+    loop {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let offset = bytes.offset();
+        let error = |broken| SourceError { broken, offset };
+        let mut length = u64::from(bytes.u32()?);
+        if length == 0 {
+            if input.flavor == Flavor::EhFrame {
+                return Ok(None);
+            }
+            // Some assemblers pad `.debug_frame` with zero lengths.
+            continue;
+        }
+        let is_64 = length == 0xffff_ffff;
+        if is_64 {
+            length = bytes.u64()?;
+        } else if length >= 0xffff_fff0 {
+            return Err(error(Broken::Malformed));
+        }
+        let mut body = bytes.split(length).map_err(|_| error(Broken::OutOfBounds))?;
+        let next = bytes.offset();
+        let id_offset = body.offset();
+        // In `.eh_frame` the CIE pointer has 4 bytes even where the length has 8.
+        let id = match (input.flavor, is_64) {
+            (Flavor::DebugFrame, true) => body.u64()?,
+            _ => u64::from(body.u32()?),
+        };
+        let cie = match (input.flavor, is_64) {
+            (Flavor::EhFrame, _) if id == 0 => None,
+            (Flavor::EhFrame, _) => Some(id_offset.checked_sub(id).ok_or(error(Broken::BadFde))?),
+            (Flavor::DebugFrame, false) if id == 0xffff_ffff => None,
+            (Flavor::DebugFrame, true) if id == u64::MAX => None,
+            (Flavor::DebugFrame, _) => Some(id),
+        };
+        return Ok(Some(Entry { offset, next, cie, body }));
+    }
+}
+
+impl<'d> Entry<'d> {
+    /// Parses this entry as a CIE.
+    fn parse_cie(&self, input: &Input<'d, '_>) -> Result<Cie<'d>, SourceError> {
+        let error = |broken| SourceError { broken, offset: self.offset };
+        if self.cie.is_some() {
+            return Err(error(Broken::BadCie));
+        }
+        let mut bytes = self.body;
+        let version = bytes.u8()?;
+        if !matches!(version, 1 | 3 | 4) {
+            return Err(error(Broken::UnknownVersion));
+        }
+        let augmentation = bytes.null_terminated()?;
+        let mut address_size = input.word;
+        let mut segment_size = 0;
+        if input.flavor == Flavor::DebugFrame && version == 4 {
+            address_size = WordSize::from_bytes(bytes.u8()?).ok_or(error(Broken::BadCie))?;
+            segment_size = bytes.u8()?;
+        }
+        if augmentation == b"eh" {
+            // GCC 2's: the address of an exception table.
+            bytes.word(address_size)?;
+        }
+        let code_alignment = bytes.uleb128()?;
+        let data_alignment = bytes.sleb128()?;
+        let number = if version == 1 { u64::from(bytes.u8()?) } else { bytes.uleb128()? };
+        let return_address = u16::try_from(number).map_err(|_| error(Broken::BadCie))?;
+        let mut cie = Cie {
+            code_alignment,
+            data_alignment,
+            return_address: Register(return_address),
+            is_signal: false,
+            instructions: bytes,
+            pointer_encoding: 0,
+            address_size,
+            segment_size,
+            has_augmentation_data: false,
+        };
+        if augmentation != b"eh" {
+            cie.parse_augmentation(augmentation, input, self.offset)?;
+        }
+        Ok(cie)
+    }
+
+    /// Parses this entry as an FDE; `None` if it is a CIE, or belongs to another segment.
+    pub(super) fn parse_fde(&self, input: &mut Input<'d, '_>) -> Result<Option<Fde<'d>>, LookupError> {
+        let Some(cie_offset) = self.cie else {
+            return Ok(None);
+        };
+        let bad_cie = SourceError { broken: Broken::BadCie, offset: self.offset };
+        let cie = entry_at(input, cie_offset)?.filter(|entry| entry.offset == cie_offset).ok_or(bad_cie)?;
+        let cie = cie.parse_cie(input)?;
+        let mut bytes = self.body;
+        let mut segment = bytes.split(u64::from(cie.segment_size))?;
+        while !segment.is_empty() {
+            if segment.u8()? != 0 {
+                return Ok(None);
+            }
+        }
+        let encoding = cie.pointer_encoding;
+        let start = input.pointer(&mut bytes, encoding, cie.address_size)?;
+        let length = encoded_value(&mut bytes, encoding & FORMAT, cie.address_size)?;
+        let length = cie.address_size.truncate(length);
+        if cie.has_augmentation_data {
+            let length = bytes.uleb128()?;
+            bytes.split(length)?;
+        }
+        Ok(Some(Fde { offset: self.offset, start, length, cie, instructions: bytes }))
+    }
+}
+
+impl<'d> Cie<'d> {
+    fn parse_augmentation(
+        &mut self,
+        augmentation: &[u8],
+        input: &Input<'d, '_>,
+        offset: u64,
+    ) -> Result<(), SourceError> {
+        let unknown = SourceError { broken: Broken::UnknownAugmentation, offset };
+        let mut data = None;
+        for (index, letter) in augmentation.iter().enumerate() {
+            match (letter, &mut data) {
+                (b'z', _) if index == 0 => {
+                    self.has_augmentation_data = true;
+                    let length = self.instructions.uleb128()?;
+                    data = Some(self.instructions.split(length)?);
+                }
+                (b'R', Some(data)) => self.pointer_encoding = data.u8()?,
+                (b'L', Some(data)) => {
+                    data.u8()?;
+                }
+                (b'P', Some(data)) => {
+                    let encoding = data.u8()?;
+                    input.align(data, encoding, self.address_size)?;
+                    encoded_value(data, encoding & FORMAT, self.address_size)?;
+                }
+                (b'S', _) => self.is_signal = true,
+                // "DWARF for the Arm 64-bit Architecture": the frame's return address is signed
+                // with the B key; its stack is tagged. Neither changes a rule.
+                (b'B' | b'G', _) => {}
+                _ => return Err(unknown),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The bits of a pointer encoding that say how it is stored.
+pub(super) const FORMAT: u8 = 0x0f;
+/// The bits that say what it is relative to.
+const APPLICATION: u8 = 0x70;
+/// The bit that says that the pointer is stored at the address.
+const INDIRECT: u8 = 0x80;
+/// No pointer at all.
+const OMIT: u8 = 0xff;
+/// An absolute word, aligned.
+const ALIGNED: u8 = 0x50;
+
+impl<'d> Input<'d, '_> {
+    /// A pointer in this section (svma).
+    pub(super) fn pointer(
+        &mut self,
+        bytes: &mut Bytes<'d>,
+        encoding: u8,
+        word: WordSize,
+    ) -> Result<u64, LookupError> {
+        let unknown = bytes.error(Broken::UnknownPointerEncoding);
+        if encoding == OMIT {
+            return Err(unknown.into());
+        }
+        let base = match encoding & APPLICATION {
+            0x00 => Some(0),
+            0x10 => Some(self.svma().wrapping_add(bytes.offset())),
+            0x20 => self.text_svma,
+            0x30 => self.data_svma,
+            ALIGNED => {
+                self.align(bytes, encoding, word)?;
+                Some(0)
+            }
+            _ => None,
+        };
+        let base = base.ok_or(unknown)?;
+        let value = encoded_value(bytes, encoding & FORMAT, word)?;
+        let pointer = word.wrapping_offset(base, value);
+        if encoding & INDIRECT == 0 { Ok(pointer) } else { Ok(self.indirect(pointer, word)?) }
+    }
+
+    /// Skips the padding before an aligned pointer.
+    fn align(&self, bytes: &mut Bytes<'d>, encoding: u8, word: WordSize) -> Result<(), SourceError> {
+        if encoding & APPLICATION == ALIGNED && encoding != OMIT {
+            let address = self.svma().wrapping_add(bytes.offset());
+            let mask = u64::from(word.bytes()).wrapping_sub(1);
+            bytes.split(address.wrapping_neg() & mask)?;
+        }
+        Ok(())
+    }
+}
+
+/// A number stored as the low bits of a pointer encoding say, sign-extended where it is signed.
+pub(super) fn encoded_value(bytes: &mut Bytes<'_>, format: u8, word: WordSize) -> Result<u64, SourceError> {
+    let unknown = bytes.error(Broken::UnknownPointerEncoding);
+    match format {
+        0x00 => bytes.word(word),
+        0x01 => bytes.uleb128(),
+        0x02 => bytes.u16().map(u64::from),
+        0x03 => bytes.u32().map(u64::from),
+        0x04 | 0x0c => bytes.u64(),
+        // A signed word: wrapping addition needs no sign at the full width.
+        0x08 => bytes.word(word),
+        0x09 => bytes.sleb128().map(i64::cast_unsigned),
+        0x0a => bytes.u16().map(|value| i64::from(value.cast_signed()).cast_unsigned()),
+        0x0b => bytes.u32().map(|value| i64::from(value.cast_signed()).cast_unsigned()),
+        _ => Err(unknown),
+    }
+}

@@ -1,0 +1,160 @@
+//! Rows evaluated in full: rules that no frame can say, signal frames, and every register that a
+//! debugger wants.
+
+use super::entry::Fde;
+use super::expression::{Concrete, STACK, evaluate};
+use super::row::{Cfa, Column, ExpressionAt, Row, row_at};
+use super::section::Input;
+use crate::{
+    Arch, Broken, CallerRegisters, Evaluated, FrameKind, LookupError, Query, Register, RegisterFile,
+    SourceError, WordSize,
+};
+
+/// How many columns are evaluated in one run over the row machine: enough for what x86-64 saves.
+const BATCH: usize = 8;
+
+/// Registers from here on are never recovered; see [`crate::TrackedRegisters`].
+const REGISTERS: u16 = 64;
+
+/// Evaluates the row of `fde` at the pc of `query`.
+pub(super) struct Full<'e, A> {
+    pub(super) arch: &'e A,
+    pub(super) query: &'e Query,
+    /// The pc to look up (svma).
+    pub(super) svma: u64,
+    pub(super) registers: &'e dyn RegisterFile,
+}
+
+impl<A: Arch> Full<'_, A> {
+    pub(super) fn evaluate<'d>(
+        &self,
+        input: &mut Input<'d, '_>,
+        fde: &Fde<'d>,
+        caller: &mut dyn CallerRegisters,
+    ) -> Result<Evaluated, LookupError> {
+        let (arch, cie) = (self.arch, &fde.cie);
+        let error = |broken| LookupError::Broken(SourceError { broken, offset: fde.offset });
+        let kind = if cie.is_signal { FrameKind::Signal } else { FrameKind::Call };
+        let columns = [cie.return_address, arch.fp(), arch.sp()];
+        let row = row_at(input, arch.cfi_vendor(), fde, self.svma, &columns)?;
+        let [ra, fp, sp] = row.columns;
+        if ra == Column::Undefined {
+            return Ok(Evaluated { cfa: 0, ra: None, sp: None, fp: None, kind });
+        }
+        let cfa = match row.cfa {
+            Cfa::Undefined => return Err(error(Broken::NoCfa)),
+            Cfa::Register(register, offset) => {
+                let base = self.get(register)?;
+                self.word().offset(base, i64::from(offset)).ok_or(LookupError::AddressOverflow)?
+            }
+            Cfa::Expression(expression) => self.expression(input, expression, None)?,
+        };
+        let same = matches!(ra, Column::Unspecified | Column::SameValue);
+        if (same && Some(cie.return_address) == arch.ip())
+            || matches!(ra, Column::Register(register) if Some(register) == arch.ip())
+        {
+            return Err(error(Broken::NoReturnAddress));
+        }
+        let ra = self.column(input, ra, cie.return_address, cfa)?;
+        let ra = Some(ra.ok_or(LookupError::UnknownRegister(cie.return_address))?);
+        let fp = self.column(input, fp, arch.fp(), cfa)?;
+        let sp = match sp {
+            Column::Unspecified | Column::SameValue | Column::Undefined => None,
+            rule => self.column(input, rule, arch.sp(), cfa)?,
+        };
+        self.others(input, fde, cfa, caller)?;
+        Ok(Evaluated { cfa, ra, sp, fp, kind })
+    }
+
+    /// The wanted registers beside ip, sp and fp, a batch at a time.
+    fn others<'d>(
+        &self,
+        input: &mut Input<'d, '_>,
+        fde: &Fde<'d>,
+        cfa: u64,
+        caller: &mut dyn CallerRegisters,
+    ) -> Result<(), LookupError> {
+        let arch = self.arch;
+        let here = [arch.sp(), arch.fp(), fde.cie.return_address];
+        let mut next = 0;
+        while next < REGISTERS {
+            let mut batch = [Register(u16::MAX); BATCH];
+            let mut slots = batch.iter_mut();
+            let mut filled = 0usize;
+            while next < REGISTERS && filled < BATCH {
+                let register = Register(next);
+                next = next.saturating_add(1);
+                if here.contains(&register) || Some(register) == arch.ip() || !caller.wants(register) {
+                    continue;
+                }
+                if let Some(slot) = slots.next() {
+                    *slot = register;
+                    filled = filled.saturating_add(1);
+                }
+            }
+            if filled == 0 {
+                return Ok(());
+            }
+            let row: Row<BATCH> = row_at(input, arch.cfi_vendor(), fde, self.svma, &batch)?;
+            for (register, rule) in batch.into_iter().zip(row.columns).take(filled) {
+                if let Some(value) = self.column(input, rule, register, cfa)? {
+                    caller.set(register, value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The caller's value of a register; `None` where it is lost.
+    fn column(
+        &self,
+        input: &mut Input<'_, '_>,
+        rule: Column,
+        register: Register,
+        cfa: u64,
+    ) -> Result<Option<u64>, LookupError> {
+        let at_cfa = |offset| self.word().offset(cfa, i64::from(offset)).ok_or(LookupError::AddressOverflow);
+        Ok(match rule {
+            Column::Undefined => None,
+            Column::SameValue => self.registers.get(register),
+            // The link register of a leaf counts as unchanged too: the return address is in it.
+            Column::Unspecified if self.arch.is_callee_saved(register) || register == self.arch.ra() => {
+                self.registers.get(register)
+            }
+            Column::Unspecified => None,
+            Column::Offset(offset) => Some(input.read_word(at_cfa(offset)?)?),
+            Column::ValOffset(offset) => Some(at_cfa(offset)?),
+            Column::Register(holder) => self.registers.get(holder),
+            Column::Expression(expression) => {
+                let place = self.expression(input, expression, Some(cfa))?;
+                Some(input.read_word(place)?)
+            }
+            Column::ValExpression(expression) => Some(self.expression(input, expression, Some(cfa))?),
+        })
+    }
+
+    fn expression(
+        &self,
+        input: &mut Input<'_, '_>,
+        expression: ExpressionAt,
+        cfa: Option<u64>,
+    ) -> Result<u64, LookupError> {
+        let bytes = expression.bytes(input)?;
+        let mut concrete = Concrete {
+            word: self.word(),
+            order: self.arch.byte_order(),
+            bias: self.query.bias,
+            registers: self.registers,
+            memory: input.memory,
+        };
+        evaluate::<_, STACK>(&mut concrete, self.word(), bytes, cfa)
+    }
+
+    fn get(&self, register: Register) -> Result<u64, LookupError> {
+        self.registers.get(register).ok_or(LookupError::UnknownRegister(register))
+    }
+
+    fn word(&self) -> WordSize {
+        self.arch.word_size()
+    }
+}

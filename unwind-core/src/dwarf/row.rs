@@ -1,0 +1,343 @@
+//! The row machine: DWARF 5 section 6.4.2, for the columns that are tracked and no others.
+
+use super::bytes::Bytes;
+use super::entry::{Cie, Fde};
+use super::section::Input;
+use crate::{Broken, CfiVendor, LookupError, Register, SourceError};
+
+/// How deep `remember_state` may nest. Compilers nest it once or twice; a row of three columns
+/// has 32 bytes.
+pub(super) const REMEMBER_DEPTH: usize = 8;
+
+/// An expression in the section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ExpressionAt {
+    offset: u32,
+    length: u16,
+}
+
+/// The rule for the CFA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cfa {
+    Undefined,
+    Register(Register, i32),
+    Expression(ExpressionAt),
+}
+
+/// The rule of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Column {
+    /// Nothing was said: the ABI decides.
+    Unspecified,
+    Undefined,
+    SameValue,
+    /// Stored at CFA + offset.
+    Offset(i32),
+    /// CFA + offset itself.
+    ValOffset(i32),
+    Register(Register),
+    /// Stored where the expression says.
+    Expression(ExpressionAt),
+    /// What the expression says.
+    ValExpression(ExpressionAt),
+}
+
+/// The rules that hold at one pc.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row<const N: usize> {
+    pub(super) cfa: Cfa,
+    pub(super) columns: [Column; N],
+}
+
+/// The row of `fde` that holds at `svma`, with the columns of `registers`.
+pub(super) fn row_at<'d, const N: usize>(
+    input: &mut Input<'d, '_>,
+    vendor: CfiVendor,
+    fde: &Fde<'d>,
+    svma: u64,
+    registers: &[Register; N],
+) -> Result<Row<N>, LookupError> {
+    let blank = Row { cfa: Cfa::Undefined, columns: [Column::Unspecified; N] };
+    let mut machine = Machine {
+        vendor,
+        cie: &fde.cie,
+        start: fde.start,
+        wanted: fde.cie.address_size.truncate(svma.wrapping_sub(fde.start)),
+        location: 0,
+        registers,
+        row: blank,
+        initial: blank,
+        remembered: [blank; REMEMBER_DEPTH],
+        depth: 0,
+    };
+    machine.run(input, fde.cie.instructions)?;
+    machine.initial = machine.row;
+    machine.location = 0;
+    machine.run(input, fde.instructions)?;
+    Ok(machine.row)
+}
+
+struct Machine<'f, const N: usize> {
+    vendor: CfiVendor,
+    cie: &'f Cie<'f>,
+    /// The FDE's first address (svma).
+    start: u64,
+    /// How far from `start` the wanted row is.
+    wanted: u64,
+    /// How far from `start` the row at hand begins.
+    location: u64,
+    registers: &'f [Register; N],
+    row: Row<N>,
+    initial: Row<N>,
+    remembered: [Row<N>; REMEMBER_DEPTH],
+    depth: usize,
+}
+
+impl<const N: usize> Machine<'_, N> {
+    /// Carries instructions out until the row that holds at the wanted pc is complete. Each takes
+    /// at least one byte, so this ends.
+    fn run<'d>(&mut self, input: &mut Input<'d, '_>, mut bytes: Bytes<'d>) -> Result<(), LookupError> {
+        while !bytes.is_empty() {
+            let at = bytes;
+            let opcode = bytes.u8()?;
+            let low = opcode & 0x3f;
+            let factor = self.cie.code_alignment;
+            match opcode & 0xc0 {
+                0x40 => {
+                    if self.advance(u64::from(low), factor, &at)? {
+                        return Ok(());
+                    }
+                }
+                0x80 => {
+                    let offset = self.factored_unsigned(&mut bytes)?;
+                    self.set(Register(u16::from(low)), Column::Offset(offset));
+                }
+                0xc0 => self.restore(Register(u16::from(low))),
+                _ => {
+                    if self.extended(input, opcode, &mut bytes, &at)? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An instruction whose opcode takes the whole byte. Whether the wanted row is complete.
+    fn extended<'d>(
+        &mut self,
+        input: &mut Input<'d, '_>,
+        opcode: u8,
+        bytes: &mut Bytes<'d>,
+        at: &Bytes<'d>,
+    ) -> Result<bool, LookupError> {
+        let factor = self.cie.code_alignment;
+        match opcode {
+            // DW_CFA_nop
+            0x00 => {}
+            // DW_CFA_set_loc
+            0x01 => {
+                let target = input.pointer(bytes, self.cie.pointer_encoding, self.cie.address_size)?;
+                let location = self.cie.address_size.truncate(target.wrapping_sub(self.start));
+                let delta = location.checked_sub(self.location).ok_or(at.error(Broken::BadInstruction))?;
+                return Ok(self.advance(delta, 1, at)?);
+            }
+            // DW_CFA_advance_loc1, 2, 4; DW_CFA_MIPS_advance_loc8
+            0x02 => return Ok(self.advance(u64::from(bytes.u8()?), factor, at)?),
+            0x03 => return Ok(self.advance(u64::from(bytes.u16()?), factor, at)?),
+            0x04 => return Ok(self.advance(u64::from(bytes.u32()?), factor, at)?),
+            0x1d => return Ok(self.advance(bytes.u64()?, factor, at)?),
+            // DW_CFA_offset_extended
+            0x05 => {
+                let register = register(bytes)?;
+                let offset = self.factored_unsigned(bytes)?;
+                self.set(register, Column::Offset(offset));
+            }
+            // DW_CFA_restore_extended
+            0x06 => {
+                let register = register(bytes)?;
+                self.restore(register);
+            }
+            // DW_CFA_undefined
+            0x07 => {
+                let register = register(bytes)?;
+                self.set(register, Column::Undefined);
+            }
+            // DW_CFA_same_value
+            0x08 => {
+                let register = register(bytes)?;
+                self.set(register, Column::SameValue);
+            }
+            // DW_CFA_register
+            0x09 => {
+                let saved = register(bytes)?;
+                let holder = register(bytes)?;
+                self.set(saved, Column::Register(holder));
+            }
+            // DW_CFA_remember_state
+            0x0a => {
+                let slot = self.remembered.get_mut(self.depth).ok_or(at.error(Broken::RememberStackFull))?;
+                *slot = self.row;
+                self.depth = self.depth.saturating_add(1);
+            }
+            // DW_CFA_restore_state
+            0x0b => {
+                let empty = at.error(Broken::RememberStackEmpty);
+                self.depth = self.depth.checked_sub(1).ok_or(empty)?;
+                self.row = *self.remembered.get(self.depth).ok_or(empty)?;
+            }
+            // DW_CFA_def_cfa
+            0x0c => {
+                let register = register(bytes)?;
+                self.row.cfa = Cfa::Register(register, unsigned(bytes)?);
+            }
+            // DW_CFA_def_cfa_register
+            0x0d => {
+                let register = register(bytes)?;
+                let Cfa::Register(_, offset) = self.row.cfa else {
+                    return Err(at.error(Broken::BadInstruction).into());
+                };
+                self.row.cfa = Cfa::Register(register, offset);
+            }
+            // DW_CFA_def_cfa_offset
+            0x0e => {
+                let offset = unsigned(bytes)?;
+                self.set_cfa_offset(offset, at)?;
+            }
+            // DW_CFA_def_cfa_expression
+            0x0f => self.row.cfa = Cfa::Expression(expression(bytes)?),
+            // DW_CFA_expression
+            0x10 => {
+                let register = register(bytes)?;
+                let expression = expression(bytes)?;
+                self.set(register, Column::Expression(expression));
+            }
+            // DW_CFA_offset_extended_sf
+            0x11 => {
+                let register = register(bytes)?;
+                let offset = self.factored_signed(bytes)?;
+                self.set(register, Column::Offset(offset));
+            }
+            // DW_CFA_def_cfa_sf
+            0x12 => {
+                let register = register(bytes)?;
+                self.row.cfa = Cfa::Register(register, self.factored_signed(bytes)?);
+            }
+            // DW_CFA_def_cfa_offset_sf
+            0x13 => {
+                let offset = self.factored_signed(bytes)?;
+                self.set_cfa_offset(offset, at)?;
+            }
+            // DW_CFA_val_offset
+            0x14 => {
+                let register = register(bytes)?;
+                let offset = self.factored_unsigned(bytes)?;
+                self.set(register, Column::ValOffset(offset));
+            }
+            // DW_CFA_val_offset_sf
+            0x15 => {
+                let register = register(bytes)?;
+                let offset = self.factored_signed(bytes)?;
+                self.set(register, Column::ValOffset(offset));
+            }
+            // DW_CFA_val_expression
+            0x16 => {
+                let register = register(bytes)?;
+                let expression = expression(bytes)?;
+                self.set(register, Column::ValExpression(expression));
+            }
+            // DW_CFA_AARCH64_negate_ra_state_with_pc, DW_CFA_AARCH64_negate_ra_state: whether the
+            // return address is signed. It is stripped in any case.
+            0x2c | 0x2d if self.vendor == CfiVendor::AArch64 => {}
+            // DW_CFA_GNU_args_size
+            0x2e => {
+                bytes.uleb128()?;
+            }
+            // DW_CFA_GNU_negative_offset_extended
+            0x2f => {
+                let register = register(bytes)?;
+                let too_large = at.error(Broken::OffsetTooLarge);
+                let offset = self.factored_unsigned(bytes)?.checked_neg().ok_or(too_large)?;
+                self.set(register, Column::Offset(offset));
+            }
+            _ => return Err(at.error(Broken::UnknownInstruction).into()),
+        }
+        Ok(false)
+    }
+
+    /// Moves the location on. Whether the row at hand is the wanted one, and complete.
+    fn advance(&mut self, delta: u64, factor: u64, at: &Bytes<'_>) -> Result<bool, SourceError> {
+        let location = delta.checked_mul(factor).and_then(|delta| self.location.checked_add(delta));
+        self.location = location.ok_or(at.error(Broken::BadInstruction))?;
+        Ok(self.location > self.wanted)
+    }
+
+    /// Sets the rule of a column, if it is tracked.
+    fn set(&mut self, register: Register, rule: Column) {
+        for (tracked, column) in self.registers.iter().zip(&mut self.row.columns) {
+            if *tracked == register {
+                *column = rule;
+            }
+        }
+    }
+
+    /// Sets a column back to what the CIE says.
+    fn restore(&mut self, register: Register) {
+        let initial = &self.initial.columns;
+        for ((tracked, column), initial) in self.registers.iter().zip(&mut self.row.columns).zip(initial) {
+            if *tracked == register {
+                *column = *initial;
+            }
+        }
+    }
+
+    fn set_cfa_offset(&mut self, offset: i32, at: &Bytes<'_>) -> Result<(), SourceError> {
+        let Cfa::Register(register, _) = self.row.cfa else {
+            return Err(at.error(Broken::BadInstruction));
+        };
+        self.row.cfa = Cfa::Register(register, offset);
+        Ok(())
+    }
+
+    fn factored_unsigned(&self, bytes: &mut Bytes<'_>) -> Result<i32, SourceError> {
+        let too_large = bytes.error(Broken::OffsetTooLarge);
+        let value = i64::try_from(bytes.uleb128()?).map_err(|_| too_large)?;
+        self.factored(value).ok_or(too_large)
+    }
+
+    fn factored_signed(&self, bytes: &mut Bytes<'_>) -> Result<i32, SourceError> {
+        let too_large = bytes.error(Broken::OffsetTooLarge);
+        self.factored(bytes.sleb128()?).ok_or(too_large)
+    }
+
+    fn factored(&self, value: i64) -> Option<i32> {
+        value.checked_mul(self.cie.data_alignment).and_then(|offset| i32::try_from(offset).ok())
+    }
+}
+
+/// A register number. Those that no register has are rules for columns that nobody tracks.
+fn register(bytes: &mut Bytes<'_>) -> Result<Register, SourceError> {
+    let malformed = bytes.error(Broken::Malformed);
+    u16::try_from(bytes.uleb128()?).map(Register).map_err(|_| malformed)
+}
+
+fn unsigned(bytes: &mut Bytes<'_>) -> Result<i32, SourceError> {
+    let too_large = bytes.error(Broken::OffsetTooLarge);
+    i32::try_from(bytes.uleb128()?).map_err(|_| too_large)
+}
+
+fn expression(bytes: &mut Bytes<'_>) -> Result<ExpressionAt, SourceError> {
+    let too_large = bytes.error(Broken::OffsetTooLarge);
+    let length = bytes.uleb128()?;
+    let operations = bytes.split(length)?;
+    let offset = u32::try_from(operations.offset()).map_err(|_| too_large)?;
+    let length = u16::try_from(length).map_err(|_| too_large)?;
+    Ok(ExpressionAt { offset, length })
+}
+
+impl ExpressionAt {
+    /// The operations.
+    pub(super) fn bytes<'d>(self, input: &Input<'d, '_>) -> Result<Bytes<'d>, SourceError> {
+        input.at(u64::from(self.offset)).split(u64::from(self.length))
+    }
+}

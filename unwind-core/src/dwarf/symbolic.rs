@@ -1,0 +1,117 @@
+//! Expressions as formulas: what a rule can say, found by evaluating with unknown registers.
+//!
+//! The pc is known when a rule is looked up, so the expression of a PLT entry, which depends on it
+//! alone, comes out as `sp + constant`; so do `*(sp + off) + const` of assembly that keeps the old
+//! sp on the stack, and `*(fp + off)` of realigned frames. Anything else is no formula, and is
+//! evaluated when its values are known.
+
+use super::bytes::Bytes;
+use super::expression::{Domain, evaluate, signed};
+use crate::{Arch, Broken, Pc, Register, SourceError, WordSize};
+
+/// A value as far as it can be told without registers and memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Formula {
+    Constant(u64),
+    /// Register + offset.
+    Register(Register, i64),
+    /// CFA + offset.
+    Cfa(i64),
+    /// `*(register + offset) + add`.
+    Deref(Register, i64, i64),
+}
+
+/// The formula of an expression, if it is one. `with_cfa`: its stack begins with the CFA, as it
+/// does for a register's rule. `bias` relocates the addresses it states.
+///
+/// # Errors
+/// Where the expression is malformed.
+pub(super) fn formula<A: Arch>(
+    arch: &A,
+    pc: Pc,
+    bias: u64,
+    expression: Bytes<'_>,
+    with_cfa: bool,
+) -> Result<Option<Formula>, SourceError> {
+    let mut domain = Symbolic { word: arch.word_size(), ip: arch.ip(), pc: pc.address(), bias };
+    let first = with_cfa.then_some(Formula::Cfa(0));
+    match evaluate::<_, STACK>(&mut domain, arch.word_size(), expression, first) {
+        Ok(formula) => Ok(Some(formula)),
+        Err(NoFormula::Beyond) => Ok(None),
+        Err(NoFormula::Broken(error)) => Err(error),
+    }
+}
+
+/// Formulas are recognised on a smaller stack than expressions are evaluated on: the ones that
+/// occur need four entries.
+const STACK: usize = 8;
+
+struct Symbolic {
+    word: WordSize,
+    ip: Option<Register>,
+    pc: u64,
+    bias: u64,
+}
+
+enum NoFormula {
+    /// Registers or memory decide.
+    Beyond,
+    Broken(SourceError),
+}
+
+impl From<SourceError> for NoFormula {
+    fn from(error: SourceError) -> Self {
+        // What does not fit on the small stack may fit on the large one.
+        if error.broken == Broken::ExpressionStackFull { NoFormula::Beyond } else { NoFormula::Broken(error) }
+    }
+}
+
+impl Domain for Symbolic {
+    type Value = Formula;
+    type Error = NoFormula;
+
+    fn constant(&self, value: u64) -> Formula {
+        Formula::Constant(value)
+    }
+
+    fn address(&self, svma: u64) -> Formula {
+        Formula::Constant(self.word.wrapping_offset(svma, self.bias))
+    }
+
+    fn register(&mut self, register: Register, offset: i64) -> Result<Formula, NoFormula> {
+        Ok(if Some(register) == self.ip {
+            Formula::Constant(self.word.wrapping_offset(self.pc, offset.cast_unsigned()))
+        } else {
+            Formula::Register(register, offset)
+        })
+    }
+
+    fn read(&mut self, address: Formula, size: u8, _: &Bytes<'_>) -> Result<Formula, NoFormula> {
+        match address {
+            Formula::Register(register, offset) if size == self.word.bytes() => {
+                Ok(Formula::Deref(register, offset, 0))
+            }
+            _ => Err(NoFormula::Beyond),
+        }
+    }
+
+    fn number(&self, value: Formula) -> Result<u64, NoFormula> {
+        match value {
+            Formula::Constant(value) => Ok(value),
+            _ => Err(NoFormula::Beyond),
+        }
+    }
+
+    fn add(&self, a: Formula, b: Formula) -> Result<Formula, NoFormula> {
+        let ((Formula::Constant(constant), other) | (other, Formula::Constant(constant))) = (a, b) else {
+            return Err(NoFormula::Beyond);
+        };
+        let by = signed(self.word, constant);
+        Ok(match other {
+            Formula::Constant(value) => Formula::Constant(self.word.wrapping_offset(value, constant)),
+            Formula::Register(register, offset) => Formula::Register(register, offset.wrapping_add(by)),
+            Formula::Cfa(offset) => Formula::Cfa(offset.wrapping_add(by)),
+            Formula::Deref(register, offset, add) => Formula::Deref(register, offset, add.wrapping_add(by)),
+        })
+    }
+}
