@@ -70,6 +70,15 @@ pub enum Unusable {
     UnknownRegister(Register),
 }
 
+impl From<Unusable> for StepError {
+    fn from(why: Unusable) -> Self {
+        match why {
+            Unusable::Broken(error) => StepError::Broken(error),
+            Unusable::UnknownRegister(register) => StepError::UnknownRegister(register),
+        }
+    }
+}
+
 impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -59,9 +59,15 @@ pub trait RegisterSet: RegisterFile + CallerRegisters + Clone {
     /// Whether every frame is to be evaluated in full, for the sake of these registers.
     const TRACKS: bool;
 
-    /// The same set with every value unknown: what is left after a step that recovers ip, sp and
-    /// fp alone.
+    /// Makes every value unknown: what is left after a step that recovers ip, sp and fp alone.
     fn forget(&mut self);
+
+    /// Makes every value unknown but those of the registers that `keep` names: what is left after
+    /// a step over a function that has not run yet.
+    fn retain(&mut self, keep: &dyn Fn(Register) -> bool) {
+        let _ = keep;
+        self.forget();
+    }
 }
 
 /// The registers of the ordinary three-register walk.
@@ -182,5 +188,14 @@ impl<const N: usize> RegisterSet for TrackedRegisters<N> {
     #[inline]
     fn forget(&mut self) {
         self.known = 0;
+    }
+
+    fn retain(&mut self, keep: &dyn Fn(Register) -> bool) {
+        for number in 0..64 {
+            let register = Register(number);
+            if !keep(register) {
+                self.known &= !Self::bit(register);
+            }
+        }
     }
 }

@@ -59,21 +59,14 @@ where
             Failure::Step(StepError::UnknownRegister(register)) => Unusable::UnknownRegister(register),
             Failure::Step(cause) => return Err(at(cause, Some(kind))),
         };
-        // The first reason is the one to report: what failed later was only a guess.
+        // The first reason is the one to report: what fails later was only a guess.
         let (first, first_why) = *unusable.get_or_insert((kind, why));
         if !options.guesses {
-            let cause = match first_why {
-                Unusable::Broken(error) => StepError::Broken(error),
-                Unusable::UnknownRegister(register) => StepError::UnknownRegister(register),
-            };
-            return Err(at(cause, Some(first)));
+            return Err(at(first_why.into(), Some(first)));
         }
     }
     Err(match unusable {
-        Some((kind, Unusable::Broken(error))) => at(StepError::Broken(error), Some(kind)),
-        Some((kind, Unusable::UnknownRegister(register))) => {
-            at(StepError::UnknownRegister(register), Some(kind))
-        }
+        Some((kind, why)) => at(why.into(), Some(kind)),
         None => at(StepError::NotCovered, None),
     })
 }
@@ -113,17 +106,17 @@ where
     let Some(found) = found else {
         return Ok(None);
     };
-    if let Rule::Frame(frame) = found.rule
-        && !R::TRACKS
-        && matches!(frame.kind(), FrameKind::Call)
-    {
-        if kind == UnwindUserType::FramePointer && state.fp == Some(0) && !state.pc.is_exact() {
-            return Err(Failure::Complete(Mark::ZeroFramePointer));
-        }
-        let caller = apply(arch, source, frame, state, memory)?;
-        return Ok(Some((caller, found.trust)));
+    // A zero at the end of the chain. At an exact pc it says nothing: the register may hold
+    // anything there.
+    if kind == UnwindUserType::FramePointer && state.fp == Some(0) && !state.pc.is_exact() {
+        return Err(Failure::Complete(Mark::ZeroFramePointer));
     }
-    let caller = attempt_in_full(arch, source, kind, found.rule, state, memory)?;
+    let caller = match found.rule {
+        Rule::Frame(frame) if !R::TRACKS && matches!(frame.kind(), FrameKind::Call) => {
+            apply(arch, source, frame, state, memory)?
+        }
+        rule => attempt_in_full(arch, source, kind, rule, state, memory)?,
+    };
     Ok(Some((caller, found.trust)))
 }
 
@@ -161,10 +154,14 @@ where
             Ok(caller)
         }
         (None, Rule::Frame(frame)) => {
-            if kind == UnwindUserType::FramePointer && state.fp == Some(0) && !state.pc.is_exact() {
-                return Err(Failure::Complete(Mark::ZeroFramePointer));
+            let mut caller = apply(arch, source, frame, state, memory)?;
+            if matches!(kind, UnwindUserType::NullCall | UnwindUserType::Instruction) {
+                // Nothing of the callee has run, or it has put everything back.
+                let mut registers = state.registers.clone();
+                registers.retain(&|register| arch.is_callee_saved(register));
+                caller.registers = Some(registers);
             }
-            apply(arch, source, frame, state, memory)
+            Ok(caller)
         }
         (None, Rule::Evaluate) => Err(StepError::NotExpressible.into()),
     }

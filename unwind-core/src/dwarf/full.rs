@@ -55,6 +55,9 @@ impl<A: Arch> Full<'_, A> {
         {
             return Err(error(Broken::NoReturnAddress));
         }
+        // Of the return address column the ABI's classes say nothing: where nothing was saved it is
+        // in its register.
+        let ra = if same { Column::SameValue } else { ra };
         let ra = self.column(input, ra, cie.return_address, cfa)?;
         let ra = Some(ra.ok_or(LookupError::UnknownRegister(cie.return_address))?);
         let fp = self.column(input, fp, arch.fp(), cfa)?;
@@ -117,7 +120,7 @@ impl<A: Arch> Full<'_, A> {
         Ok(match rule {
             Column::Undefined => None,
             Column::SameValue => self.registers.get(register),
-            // The link register of a leaf counts as unchanged too: the return address is in it.
+            // Where the return address is elsewhere, the link register is left alone.
             Column::Unspecified if self.arch.is_callee_saved(register) || register == self.arch.ra() => {
                 self.registers.get(register)
             }
