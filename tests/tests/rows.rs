@@ -1,0 +1,430 @@
+//! Every row of every function of the libraries at hand: our row machine and its rules against
+//! gimli's table, an independent implementation.
+//!
+//! Registers and memory are made up (a hash of number and address), so that every rule has a value
+//! and two different rules have different ones. At the first and the last address of every row,
+//! the CFA, the return address and the frame pointer by gimli must be those of
+//! `FrameSource::evaluate`, those of the rule that `FrameSource::lookup` found, and those found
+//! through an index and by `.debug_frame`.
+//!
+//! `UNWIND_ROWS=FILE[:FILE…]` names files of one's own.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use gimli::{BaseAddresses, CieOrFde, EndianSlice, EvaluationResult, RunTimeEndian, UnwindSection};
+use object::{Object, ObjectSection};
+use unwind_arch_aarch64::Aarch64;
+use unwind_arch_x86_64::X86_64;
+use unwind_core::dwarf::{DwarfIndex, DwarfIndexEntry, DwarfSections, DwarfSource, Flavor, Section};
+use unwind_core::{
+    Arch, Base, Broken, CallerRegisters, CfaRule, FpRule, FrameKind, FrameSource, LookupError, MemoryError,
+    MemoryReader, Pc, Query, RaRule, Register, RegisterFile, Rule, UnwindUserFrame, UnwindUserType,
+};
+
+type Slice<'d> = EndianSlice<'d, RunTimeEndian>;
+
+/// What a frame's rule came to: the return address is `None` where it is undefined.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+struct Values {
+    cfa: u64,
+    ra: Option<u64>,
+    fp: Option<u64>,
+    /// The caller's sp, where that is not the CFA.
+    sp: Option<u64>,
+    signal: bool,
+}
+
+#[test]
+fn rows_equal_gimlis() {
+    let mut files: Vec<PathBuf> = match std::env::var_os("UNWIND_ROWS") {
+        Some(list) => std::env::split_paths(&list).collect(),
+        None => system_libraries(),
+    };
+    files.push(std::env::current_exe().unwrap());
+    let mut total = Count::default();
+    for file in files {
+        let data = match std::fs::read(&file) {
+            Ok(data) => data,
+            Err(error) => {
+                println!("SKIPPED {}: {error}", file.display());
+                continue;
+            }
+        };
+        let count = compare_file(&file, &data);
+        println!("{}: {count:?}", file.display());
+        total.add(&count);
+    }
+    println!("total: {total:?}");
+    assert!(total.functions > 1_000, "no library was found: {total:?}");
+    assert!(total.rules > 0 && total.evaluated > 0);
+}
+
+/// The libraries of this machine that matter most, and those of AArch64 where its cross C library
+/// is installed.
+fn system_libraries() -> Vec<PathBuf> {
+    let names = [
+        "libc.so.6",
+        "libm.so.6",
+        "libstdc++.so.6",
+        "libgcc_s.so.1",
+        "libcrypto.so.3",
+        "libssl.so.3",
+        "ld-linux-x86-64.so.2",
+        "ld-linux-aarch64.so.1",
+        "libpthread.so.0",
+    ];
+    let folders = [
+        "/lib/x86_64-linux-gnu",
+        "/usr/lib/x86_64-linux-gnu",
+        "/lib64",
+        "/usr/lib64",
+        "/lib/aarch64-linux-gnu",
+        "/usr/aarch64-linux-gnu/lib",
+    ];
+    let mut found = BTreeMap::new();
+    for folder in folders {
+        for name in names {
+            if let Ok(real) = std::fs::canonicalize(Path::new(folder).join(name)) {
+                found.insert(real, ());
+            }
+        }
+        if !Path::new(folder).exists() {
+            println!("SKIPPED {folder}: not on this machine");
+        }
+    }
+    found.into_keys().collect()
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    functions: u64,
+    rows: u64,
+    rules: u64,
+    evaluated: u64,
+}
+
+impl Count {
+    fn add(&mut self, other: &Count) {
+        self.functions += other.functions;
+        self.rows += other.rows;
+        self.rules += other.rules;
+        self.evaluated += other.evaluated;
+    }
+}
+
+fn compare_file(path: &Path, data: &[u8]) -> Count {
+    let file = object::File::parse(data).unwrap();
+    match file.architecture() {
+        object::Architecture::X86_64 => compare(path, &file, X86_64),
+        object::Architecture::Aarch64 => compare(path, &file, Aarch64::default()),
+        other => panic!("{}: no architecture {other:?} here", path.display()),
+    }
+}
+
+fn compare<A: Arch + Default>(path: &Path, file: &object::File<'_>, arch: A) -> Count {
+    let mut count = Count::default();
+    let section = |name: &str| {
+        let section = file.section_by_name(name)?;
+        Some((section.uncompressed_data().unwrap().into_owned(), section.address()))
+    };
+    let [eh_frame, hdr, debug_frame] = [".eh_frame", ".eh_frame_hdr", ".debug_frame"].map(section);
+    let address = |name| file.section_by_name(name).map(|section| section.address());
+    fn borrowed(section: &Option<(Vec<u8>, u64)>) -> Option<Section<'_>> {
+        section.as_ref().map(|(data, svma)| Section { data, svma: *svma })
+    }
+    let sections = DwarfSections {
+        eh_frame: borrowed(&eh_frame),
+        eh_frame_hdr: borrowed(&hdr),
+        text_svma: address(".text"),
+        got_svma: address(".got"),
+        ..DwarfSections::default()
+    };
+    let mut bases = BaseAddresses::default();
+    if let Some(section) = sections.eh_frame {
+        bases = bases.set_eh_frame(section.svma);
+    }
+    if let Some(text) = sections.text_svma {
+        bases = bases.set_text(text);
+    }
+    if let Some(got) = sections.got_svma {
+        bases = bases.set_got(got);
+    }
+    if let Some(section) = sections.eh_frame {
+        let source = DwarfSource::new(sections);
+        source.verify_hdr(&arch).unwrap();
+        let mut room =
+            vec![DwarfIndexEntry::default(); DwarfIndex::room(&arch, &sections, Flavor::EhFrame).unwrap()];
+        let index = DwarfIndex::build(&arch, &sections, Flavor::EhFrame, &mut room).unwrap();
+        let indexed =
+            DwarfSource::new(DwarfSections { eh_frame_hdr: None, eh_frame_index: Some(index), ..sections });
+        let mut eh_frame = gimli::EhFrame::new(section.data, endian(file));
+        eh_frame.set_address_size(8);
+        eh_frame.set_vendor(vendor(&arch));
+        compare_section(path, &eh_frame, &bases, &arch, &[source, indexed], &mut count);
+    }
+    if let Some(section) = borrowed(&debug_frame) {
+        let sections = DwarfSections { debug_frame: Some(section), ..DwarfSections::default() };
+        let mut room =
+            vec![DwarfIndexEntry::default(); DwarfIndex::room(&arch, &sections, Flavor::DebugFrame).unwrap()];
+        let index = DwarfIndex::build(&arch, &sections, Flavor::DebugFrame, &mut room).unwrap();
+        let indexed = DwarfSource::new(DwarfSections { debug_frame_index: Some(index), ..sections });
+        let mut debug_frame = gimli::DebugFrame::new(section.data, endian(file));
+        debug_frame.set_address_size(8);
+        debug_frame.set_vendor(vendor(&arch));
+        compare_section(path, &debug_frame, &bases, &arch, &[indexed], &mut count);
+    }
+    count
+}
+
+fn endian(file: &object::File<'_>) -> RunTimeEndian {
+    if file.is_little_endian() { RunTimeEndian::Little } else { RunTimeEndian::Big }
+}
+
+fn vendor<A: Arch>(arch: &A) -> gimli::Vendor {
+    if arch.name() == "aarch64" { gimli::Vendor::AArch64 } else { gimli::Vendor::Default }
+}
+
+fn compare_section<'d, A: Arch, S: UnwindSection<Slice<'d>>>(
+    path: &Path,
+    section: &S,
+    bases: &BaseAddresses,
+    arch: &A,
+    sources: &[DwarfSource<'_>],
+    count: &mut Count,
+) {
+    let mut context = gimli::UnwindContext::new();
+    let mut entries = section.entries(bases);
+    loop {
+        let entry = match entries.next() {
+            Ok(Some(entry)) => entry,
+            Ok(None) => break,
+            Err(error) => panic!("{}: {error}", path.display()),
+        };
+        let CieOrFde::Fde(partial) = entry else { continue };
+        let fde = partial.parse(S::cie_from_offset).unwrap();
+        if fde.len() == 0 || fde.initial_address() == 0 {
+            continue;
+        }
+        count.functions += 1;
+        let mut rows = fde.rows(section, bases, &mut context).unwrap();
+        while let Some(row) = rows.next_row().unwrap() {
+            count.rows += 1;
+            let (start, end) = (row.start_address(), row.end_address());
+            if start >= end {
+                continue;
+            }
+            for address in [start, end - 1] {
+                let expected = expected(section, arch, &fde, row, address);
+                for source in sources {
+                    let at = format!("{} at {address:#x}, FDE {:#x}", path.display(), fde.initial_address());
+                    check(arch, source, address, &expected, &at, count);
+                }
+            }
+        }
+    }
+}
+
+fn check<A: Arch>(
+    arch: &A,
+    source: &DwarfSource<'_>,
+    address: u64,
+    expected: &Result<Values, Broken>,
+    at: &str,
+    count: &mut Count,
+) {
+    let query = Query::new(Pc::Exact(address));
+    let registers = Made::new(arch, address);
+    let found = source.lookup(arch, UnwindUserType::Dwarf, &query, &mut MadeMemory);
+    let evaluated =
+        source.evaluate(arch, UnwindUserType::Dwarf, &query, &registers, &mut MadeMemory, &mut Nothing);
+    let expected = match expected {
+        Ok(expected) => *expected,
+        Err(broken) => {
+            for error in [found.err(), evaluated.err()] {
+                assert!(
+                    matches!(error, Some(LookupError::Broken(error)) if error.broken == *broken),
+                    "{at}: {error:?}"
+                );
+            }
+            return;
+        }
+    };
+    let evaluated = evaluated.unwrap_or_else(|error| panic!("{at}: {error:?}")).expect(at);
+    let values = Values {
+        cfa: if expected.ra.is_none() { expected.cfa } else { evaluated.cfa },
+        ra: evaluated.ra,
+        fp: if expected.ra.is_none() { expected.fp } else { evaluated.fp },
+        sp: if expected.ra.is_none() { expected.sp } else { evaluated.sp.filter(|sp| *sp != evaluated.cfa) },
+        signal: evaluated.kind == FrameKind::Signal,
+    };
+    assert_eq!(values, expected, "{at}: evaluated");
+    count.evaluated += 1;
+    match found.unwrap_or_else(|error| panic!("{at}: {error:?}")).expect(at).rule {
+        Rule::Frame(frame) => {
+            count.rules += 1;
+            let values = apply(arch, &frame, &registers);
+            match expected.ra {
+                None => assert_eq!(values.ra, None, "{at}: {frame:?}"),
+                Some(_) => assert_eq!(values, expected, "{at}: {frame:?}"),
+            }
+        }
+        Rule::Evaluate => {}
+    }
+}
+
+/// What gimli's row says, over the made-up registers and memory.
+fn expected<'d, A: Arch, S: UnwindSection<Slice<'d>>>(
+    section: &S,
+    arch: &A,
+    fde: &gimli::FrameDescriptionEntry<Slice<'d>>,
+    row: &gimli::UnwindTableRow<usize>,
+    pc: u64,
+) -> Result<Values, Broken> {
+    let registers = Made::new(arch, pc);
+    let ra_column = fde.cie().return_address_register();
+    let encoding = fde.cie().encoding();
+    let evaluate = |expression: &gimli::UnwindExpression<usize>, cfa: Option<u64>| {
+        let mut evaluation = expression.get(section).unwrap().evaluation(encoding);
+        if let Some(cfa) = cfa {
+            evaluation.set_initial_value(cfa);
+        }
+        let mut result = evaluation.evaluate().unwrap();
+        loop {
+            result = match result {
+                EvaluationResult::Complete => break,
+                EvaluationResult::RequiresRegister { register, .. } => {
+                    let value = registers.get(Register(register.0)).unwrap();
+                    evaluation.resume_with_register(gimli::Value::Generic(value)).unwrap()
+                }
+                EvaluationResult::RequiresMemory { address, size, .. } => {
+                    assert_eq!(size, 8);
+                    evaluation.resume_with_memory(gimli::Value::Generic(word_at(address))).unwrap()
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        match evaluation.value_result() {
+            Some(gimli::Value::Generic(value)) => value,
+            other => panic!("{other:?}"),
+        }
+    };
+    let signal = fde.is_signal_trampoline();
+    let ra_rule = row.register(ra_column);
+    if ra_rule == Some(gimli::RegisterRule::Undefined) {
+        return Ok(Values { cfa: 0, ra: None, fp: None, sp: None, signal });
+    }
+    let cfa = match row.cfa() {
+        gimli::CfaRule::RegisterAndOffset { register, offset } => {
+            registers.get(Register(register.0)).unwrap().wrapping_add(*offset as u64)
+        }
+        gimli::CfaRule::Expression(expression) => evaluate(expression, None),
+    };
+    let column = |number: u16| {
+        use gimli::RegisterRule::*;
+        Some(match row.register(gimli::Register(number)) {
+            None | Some(SameValue) => registers.get(unwind_core::Register(number)).unwrap(),
+            Some(Undefined) => return None,
+            Some(Offset(offset)) => word_at(cfa.wrapping_add(offset as u64)),
+            Some(ValOffset(offset)) => cfa.wrapping_add(offset as u64),
+            Some(Register(holder)) => registers.get(unwind_core::Register(holder.0)).unwrap(),
+            Some(Expression(expression)) => word_at(evaluate(&expression, Some(cfa))),
+            Some(ValExpression(expression)) => evaluate(&expression, Some(cfa)),
+            other => panic!("{other:?}"),
+        })
+    };
+    if arch.ip() == Some(Register(ra_column.0))
+        && matches!(ra_rule, None | Some(gimli::RegisterRule::SameValue))
+    {
+        return Err(Broken::NoReturnAddress);
+    }
+    let sp = match row.register(gimli::Register(arch.sp().0)) {
+        None | Some(gimli::RegisterRule::SameValue | gimli::RegisterRule::Undefined) => None,
+        Some(_) => column(arch.sp().0).filter(|sp| *sp != cfa),
+    };
+    Ok(Values { cfa, ra: column(ra_column.0), fp: column(arch.fp().0), sp, signal })
+}
+
+/// What a rule says, over the made-up registers and memory.
+fn apply<A: Arch>(arch: &A, frame: &UnwindUserFrame, registers: &Made) -> Values {
+    let base = |base: Base| match base {
+        Base::Sp => registers.get(arch.sp()).unwrap(),
+        Base::Fp => registers.get(arch.fp()).unwrap(),
+        Base::Register(register) => registers.get(register).unwrap(),
+    };
+    let plus = |value: u64, offset: i64| value.wrapping_add(offset as u64);
+    let cfa = match frame.cfa() {
+        CfaRule::Offset { base: from, offset } => plus(base(from), offset.into()),
+        CfaRule::Deref { base: from, offset, add } => {
+            plus(word_at(plus(base(from), offset.into())), add.into())
+        }
+    };
+    let ra = match frame.ra() {
+        RaRule::AtCfa(offset) => Some(word_at(plus(cfa, offset.into()))),
+        RaRule::InRegister { base: from, offset } => Some(plus(base(from), offset.into())),
+        RaRule::AtRegister { base: from, offset } => Some(word_at(plus(base(from), offset.into()))),
+        RaRule::Undefined => None,
+    };
+    let fp = match frame.fp() {
+        FpRule::Unchanged => Some(base(Base::Fp)),
+        FpRule::AtCfa(offset) => Some(word_at(plus(cfa, offset.into()))),
+        FpRule::CfaOffset(offset) => Some(plus(cfa, offset.into())),
+        FpRule::InRegister { base: from, offset } => Some(plus(base(from), offset.into())),
+        FpRule::AtRegister { base: from, offset } => Some(word_at(plus(base(from), offset.into()))),
+        FpRule::Undefined => None,
+    };
+    Values { cfa, ra, fp, sp: None, signal: frame.kind() == FrameKind::Signal }
+}
+
+/// Made-up registers: every one has a value of its own, far from both ends of the address space,
+/// and the program counter is what it is.
+struct Made {
+    pc: u64,
+    ip: Option<Register>,
+}
+
+impl Made {
+    fn new<A: Arch>(arch: &A, pc: u64) -> Self {
+        Made { pc, ip: arch.ip() }
+    }
+}
+
+impl RegisterFile for Made {
+    fn get(&self, register: Register) -> Option<u64> {
+        Some(if Some(register) == self.ip { self.pc } else { middle(mix(u64::from(register.0))) })
+    }
+}
+
+/// Made-up memory: every address has bytes of its own.
+struct MadeMemory;
+
+impl MemoryReader for MadeMemory {
+    fn read(&mut self, address: u64, into: &mut [u8]) -> Result<(), MemoryError> {
+        assert_eq!(into.len(), 8, "only words are read here");
+        into.copy_from_slice(&word_at(address).to_le_bytes());
+        Ok(())
+    }
+}
+
+fn word_at(address: u64) -> u64 {
+    middle(mix(address ^ 0x5851_f42d_4c95_7f2d))
+}
+
+fn middle(value: u64) -> u64 {
+    (value >> 2) | (1 << 40)
+}
+
+fn mix(value: u64) -> u64 {
+    let value = (value ^ (value >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (value ^ (value >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
+struct Nothing;
+
+impl CallerRegisters for Nothing {
+    fn wants(&self, _: Register) -> bool {
+        false
+    }
+
+    fn set(&mut self, _: Register, _: u64) {}
+}
