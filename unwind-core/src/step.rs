@@ -53,13 +53,15 @@ where
             Err(failure) => failure,
         };
         let why = match failure {
-            Failure::Complete(mark) => return Err(End::Complete(mark)),
-            Failure::Memory(error) => return Err(End::Truncated(Cut::Memory(error))),
             Failure::Step(StepError::Broken(error)) => Unusable::Broken(error),
             Failure::Step(StepError::UnknownRegister(register)) => Unusable::UnknownRegister(register),
+            // What a guess comes to, an end of the chain even, is not worth reporting: the reason
+            // why one was needed is.
+            _ if unusable.is_some() => break,
+            Failure::Complete(mark) => return Err(End::Complete(mark)),
+            Failure::Memory(error) => return Err(End::Truncated(Cut::Memory(error))),
             Failure::Step(cause) => return Err(at(cause, Some(kind))),
         };
-        // The first reason is the one to report: what fails later was only a guess.
         let (first, first_why) = *unusable.get_or_insert((kind, why));
         if !options.guesses {
             return Err(at(first_why.into(), Some(first)));
