@@ -23,7 +23,7 @@ pub(crate) fn lookup<A: Arch, S: FrameSource<A> + ?Sized>(
     pc: Pc,
     memory: &mut dyn MemoryReader,
 ) -> Result<Option<Found>, LookupError> {
-    let found = |rule, trust| Some(Found { rule: Rule::Frame(rule), trust });
+    let found = |rule, trust| Some(Found::new(Rule::Frame(rule), trust));
     Ok(match kind {
         UnwindUserType::SignalTrampoline => {
             trampoline(arch, pc, memory)?.and_then(|signal| found(signal.frame, Trust::Exact))

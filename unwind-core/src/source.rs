@@ -170,11 +170,30 @@ impl Query {
 
 /// A rule that a source found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Found {
     /// The rule.
     pub rule: Rule,
     /// How far it can be trusted.
     pub trust: Trust,
+    /// See [`at_end`](Found::at_end).
+    pub is_at_end: bool,
+}
+
+impl Found {
+    /// A rule, and how far it can be trusted.
+    pub const fn new(rule: Rule, trust: Trust) -> Self {
+        Found { rule, trust, is_at_end: false }
+    }
+
+    /// States that the return pc is the first address behind the function whose rule this is.
+    /// Then a call that does not return was its last instruction; or the pc is that of a signal
+    /// trampoline without a table, which a handler returns to without having been called from
+    /// there. The walk looks at the code to tell.
+    pub const fn at_end(mut self, is_at_end: bool) -> Self {
+        self.is_at_end = is_at_end;
+        self
+    }
 }
 
 /// The rule that holds at a pc.

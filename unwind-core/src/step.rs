@@ -36,8 +36,7 @@ where
     let mut unusable = None;
     let at = |cause, source| End::Failed(UnwindError { cause, pc: state.pc, source });
     for kind in options.types.iter() {
-        let attempt = attempt(arch, source, kind, state, memory);
-        let failure = match attempt {
+        let failure = match attempt(arch, source, options, kind, state, memory) {
             Ok(Some((caller, mut trust))) => {
                 if unusable.is_some() {
                     trust = Trust::Guess;
@@ -88,6 +87,7 @@ struct Caller<R> {
 fn attempt<A, S, M, R>(
     arch: &A,
     source: &S,
+    options: &Options,
     kind: UnwindUserType,
     state: &UnwindUserState<R>,
     memory: &mut M,
@@ -108,6 +108,9 @@ where
     let Some(found) = found else {
         return Ok(None);
     };
+    if found.is_at_end && is_trampoline(arch, source, options, state, memory)? {
+        return Ok(None);
+    }
     // A zero at the end of the chain. At an exact pc it says nothing: the register may hold
     // anything there.
     if kind == UnwindUserType::FramePointer && state.fp == Some(0) && !state.pc.is_exact() {
@@ -120,6 +123,26 @@ where
         rule => attempt_in_full(arch, source, kind, rule, state, memory)?,
     };
     Ok(Some((caller, found.trust)))
+}
+
+/// Whether the pc is at a signal trampoline that no table describes, right behind a function that
+/// one does.
+#[inline(never)]
+fn is_trampoline<A, S, M, R>(
+    arch: &A,
+    source: &S,
+    options: &Options,
+    state: &UnwindUserState<R>,
+    memory: &mut M,
+) -> Result<bool, Failure>
+where
+    A: Arch,
+    S: FrameSource<A> + ?Sized,
+    M: MemoryReader,
+    R: RegisterSet,
+{
+    let kind = UnwindUserType::SignalTrampoline;
+    Ok(options.types.contains(kind) && convention::lookup(arch, source, kind, state.pc, memory)?.is_some())
 }
 
 /// The slow way: signal frames, rules beyond [`UnwindUserFrame`], and states that track registers.

@@ -55,6 +55,11 @@ impl Fde<'_> {
     pub(super) fn contains(&self, svma: u64) -> bool {
         self.cie.address_size.truncate(svma.wrapping_sub(self.start)) < self.length
     }
+
+    /// Whether `svma` is the last address of the range.
+    pub(super) fn ends_with(&self, svma: u64) -> bool {
+        self.cie.address_size.truncate(svma.wrapping_sub(self.start)) == self.length.wrapping_sub(1)
+    }
 }
 
 /// The entry at `offset`: `None` at the terminator and at the end of the section.

@@ -154,7 +154,8 @@ impl<A: Arch> FrameSource<A> for DwarfSource<'_> {
             return_address: fde.cie.return_address,
             is_signal: fde.cie.is_signal,
         };
-        Ok(Some(Found { rule: maker.rule(&row)?, trust: Trust::Exact }))
+        let found = Found::new(maker.rule(&row)?, Trust::Exact);
+        Ok(Some(found.at_end(!query.pc.is_exact() && fde.ends_with(svma))))
     }
 
     fn evaluate(
