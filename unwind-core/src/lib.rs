@@ -87,6 +87,8 @@ mod memory;
 mod module_map;
 mod outcome;
 mod register;
+#[cfg(feature = "sframe")]
+pub mod sframe;
 mod source;
 mod source_compose;
 mod state;

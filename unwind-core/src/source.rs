@@ -267,6 +267,14 @@ pub enum Broken {
     DivisionByZero,
     /// A LEB128 number that is too large.
     BadLeb128,
+    /// A section does not begin with its magic number.
+    BadMagic,
+    /// A section is for an ABI that is not known, or not for this target.
+    UnknownAbi,
+    /// A function's code is said to consist of blocks of no size.
+    ZeroBlockSize,
+    /// A row is out of order, outside its function, or has words that make no sense.
+    BadRow,
     /// Anything else that is malformed.
     Malformed,
 }
@@ -295,6 +303,10 @@ impl fmt::Display for Broken {
             Broken::ExpressionStackEmpty => "expression stack empty",
             Broken::DivisionByZero => "expression divides by zero",
             Broken::BadLeb128 => "bad LEB128 number",
+            Broken::BadMagic => "not the magic number",
+            Broken::UnknownAbi => "unknown or foreign ABI",
+            Broken::ZeroBlockSize => "blocks of no size",
+            Broken::BadRow => "bad row",
             Broken::Malformed => "malformed",
         })
     }

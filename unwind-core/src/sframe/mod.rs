@@ -1,0 +1,95 @@
+//! Rules from SFrame sections: versions 1 to 3, of every ABI, in both byte orders, on any host.
+//!
+//! Sections are borrowed slices and searched in place: the functions by their addresses, the rows
+//! of a function one after another. What is checked is what a lookup meets; [`SFrameSection::validate`]
+//! checks a whole section, and one that passes never fails at lookup.
+//!
+//! The format is that of "The SFrame format", versions 1 (binutils 2.40), 2 (2.44, and its errata)
+//! and 3 (2.47). Where producers differ from it, this reader does what they mean:
+//!
+//! * the size of a section and of a segment are upper bounds; the header tells;
+//! * several sections may follow one another ([`SFrameSections`]);
+//! * a table that claims to be sorted and is not, is scanned;
+//! * a function without rows says nothing about its frames. (The manual of version 3 calls it
+//!   outermost; assemblers write it for functions they could not describe.)
+
+mod find;
+mod header;
+mod row;
+mod rule;
+mod section;
+mod validate;
+
+pub use find::{SFrameIndex, SFrameIndexEntry};
+pub use header::{Abi, FLAG_FRAME_POINTER, FLAG_PCREL, FLAG_SORTED, Header, Version};
+pub use row::{Place, Row, RowRule, Rows};
+pub use section::{Fde, RowKind, RowStart, SFrameSection, SFrameSections};
+pub use validate::{Flaw, FlawKind};
+
+use crate::memory::MemoryReader;
+use crate::source::{Found, FrameSource, LookupError, Query, Rule, Trust, UnwindUserType, UnwindUserTypes};
+use crate::{Arch, Broken, SourceError};
+
+/// The `.sframe` of one module as a [`FrameSource`]. Addresses are those its file states;
+/// [`Query::bias`] relocates them.
+#[derive(Clone, Copy, Debug)]
+pub struct SFrameSource<'d> {
+    data: &'d [u8],
+    svma: u64,
+    index: Option<SFrameIndex<'d>>,
+}
+
+impl<'d> SFrameSource<'d> {
+    /// A source over the contents of `.sframe`, or of the segment that holds it, at `svma`. All of
+    /// the sections that lie there one after another count.
+    pub fn new(data: &'d [u8], svma: u64) -> Self {
+        SFrameSource { data, svma, index: None }
+    }
+
+    /// The same source with an index of its first section, for tables that are not sorted.
+    pub fn with_index(mut self, index: SFrameIndex<'d>) -> Self {
+        self.index = Some(index);
+        self
+    }
+
+    /// The sections.
+    pub fn sections(&self) -> SFrameSections<'d> {
+        SFrameSections::new(self.data, self.svma)
+    }
+}
+
+impl<A: Arch> FrameSource<A> for SFrameSource<'_> {
+    fn types(&self) -> UnwindUserTypes {
+        UnwindUserTypes::only(UnwindUserType::SFrame)
+    }
+
+    fn lookup(
+        &self,
+        arch: &A,
+        kind: UnwindUserType,
+        query: &Query,
+        _: &mut dyn MemoryReader,
+    ) -> Result<Option<Found>, LookupError> {
+        if kind != UnwindUserType::SFrame {
+            return Ok(None);
+        }
+        let svma = query.pc.lookup_address().wrapping_sub(query.bias);
+        let mut index = self.index;
+        for section in self.sections() {
+            let section = section?;
+            if !section.header().abi.is_for(arch) {
+                return Err(SourceError { broken: Broken::UnknownAbi, offset: 4 }.into());
+            }
+            let Some(fde) = section.find(svma, index.take())? else { continue };
+            let Some(row) = section.row_at(&fde, svma)? else { continue };
+            let frame = rule::frame(section.header().abi, &fde, &row)
+                .ok_or(SourceError { broken: Broken::BadRow, offset: fde.rows_offset })?;
+            // The rows that linkers write for their own PLT entries are wrong in known cases.
+            let trust = if fde.block_size.is_some() { Trust::CallSite } else { Trust::Exact };
+            let last = svma.wrapping_sub(fde.start) == u64::from(fde.size).wrapping_sub(1);
+            let found = Found::new(Rule::Frame(frame), trust);
+            return Ok(Some(found.at_end(last && !query.pc.is_exact())));
+        }
+        Ok(None)
+    }
+}
