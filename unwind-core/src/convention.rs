@@ -119,30 +119,34 @@ impl Window {
         word: WordSize,
         memory: &mut dyn MemoryReader,
     ) -> Result<Option<Code<'_>>, LookupError> {
-        let mut at_len = 0;
-        let mut before_len = 0;
+        // Halves that can be read are added up, so that every number of bytes is reached.
+        let mut at_len = 0usize;
         for len in [16u8, 8, 4, 2, 1] {
-            if at_len == 0
-                && word.offset(pc, i64::from(len.saturating_sub(1))).is_some()
-                && let Some(bytes) = self.at.get_mut(..usize::from(len))
-                && readable(memory.read(pc, bytes))?
+            let end = at_len.saturating_add(usize::from(len));
+            let last = i64::try_from(end).unwrap_or(0).saturating_sub(1);
+            if let Some(bytes) = self.at.get_mut(at_len..end)
+                && word.offset(pc, last).is_some()
+                && let Some(start) = pc.checked_add(u64::try_from(at_len).unwrap_or(0))
+                && readable(memory.read(start, bytes))?
             {
-                at_len = usize::from(len);
+                at_len = end;
             }
         }
         if at_len == 0 {
             return Ok(None);
         }
+        let mut free = Code::WINDOW;
         for len in [16u8, 8, 4, 2, 1] {
-            if before_len == 0
-                && let Some(start) = pc.checked_sub(u64::from(len))
-                && let Some(bytes) = self.before.get_mut(..usize::from(len))
+            if let Some(below) = free.checked_sub(usize::from(len))
+                && let Some(distance) = Code::WINDOW.checked_sub(below)
+                && let Some(bytes) = self.before.get_mut(below..free)
+                && let Some(start) = pc.checked_sub(u64::try_from(distance).unwrap_or(0))
                 && readable(memory.read(start, bytes))?
             {
-                before_len = usize::from(len);
+                free = below;
             }
         }
-        let before = self.before.get(..before_len).unwrap_or_default();
+        let before = self.before.get(free..).unwrap_or_default();
         let at = self.at.get(..at_len).unwrap_or_default();
         Ok(Some(Code { before, at }))
     }

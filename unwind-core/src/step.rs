@@ -4,7 +4,7 @@
 //! a caller. Only then is the state changed, all at once.
 
 use crate::convention;
-use crate::memory::MemoryReader;
+use crate::memory::{MemoryError, MemoryReader};
 use crate::outcome::{Cut, End, Failure, Mark, Provenance, StepError, Unusable, UnwindError};
 use crate::source::{CodeAt, Evaluated, FrameSource, Query, Rule, Trust, UnwindUserType};
 use crate::{
@@ -54,6 +54,10 @@ where
         let why = match failure {
             Failure::Step(StepError::Broken(error)) => Unusable::Broken(error),
             Failure::Step(StepError::UnknownRegister(register)) => Unusable::UnknownRegister(register),
+            // That nothing can be read any more says nothing about guesses.
+            Failure::Memory(error @ MemoryError::Transport { .. }) => {
+                return Err(End::Truncated(Cut::Memory(error)));
+            }
             // What a guess comes to, an end of the chain even, is not worth reporting: the reason
             // why one was needed is.
             _ if unusable.is_some() => break,
@@ -174,7 +178,7 @@ where
     };
     match (evaluated, rule) {
         (Some(evaluated), _) => {
-            let mut caller = check(arch, source, &evaluated, false, state)?;
+            let mut caller = check(arch, source, &evaluated, state)?;
             caller.registers = Some(registers);
             Ok(caller)
         }
@@ -192,7 +196,7 @@ where
     }
 }
 
-/// Carries a rule out. This and [`check`] are the checks of a step, in order.
+/// Carries a rule out. These are the checks of a step, in order.
 #[inline]
 fn apply<A, S, M, R>(
     arch: &A,
@@ -213,24 +217,23 @@ where
     if matches!(frame.ra(), RaRule::Undefined) {
         return Err(Failure::Complete(Mark::UndefinedReturnAddress));
     }
+    let (CfaRule::Offset { base, offset } | CfaRule::Deref { base, offset, .. }) = frame.cfa();
+    if matches!(base, Base::Fp)
+        && matches!(kind, FrameKind::Call)
+        && let Some(fp) = state.fp
+        && fp < state.sp
+    {
+        return Err(StepError::FramePointerBelowStack { fp, sp: state.sp }.into());
+    }
+    let based = offset_from(word, base_value(arch, state, base)?, offset)?;
     let cfa = match frame.cfa() {
-        CfaRule::Offset { base, offset } => {
-            if matches!(base, Base::Fp)
-                && matches!(kind, FrameKind::Call)
-                && let Some(fp) = state.fp
-                && fp < state.sp
-            {
-                return Err(StepError::FramePointerBelowStack { fp, sp: state.sp }.into());
-            }
-            offset_from(word, base_value(arch, state, base)?, offset)?
-        }
-        CfaRule::Deref { base, offset, add } => {
-            let slot = offset_from(word, base_value(arch, state, base)?, offset)?;
-            offset_from(word, memory.read_word(slot, word, order)?, i32::from(add))?
+        CfaRule::Offset { .. } => based,
+        CfaRule::Deref { add, .. } => {
+            offset_from(word, memory.read_word(based, word, order)?, i32::from(add))?
         }
     };
     // The stack is checked before memory is read on its word.
-    caller_sp(arch, cfa, kind, state)?;
+    let sp = caller_sp(arch, cfa, None, kind, state)?;
     let ra = match frame.ra() {
         RaRule::AtCfa(offset) => memory.read_word(offset_from(word, cfa, offset)?, word, order)?,
         RaRule::InRegister { base, offset } => offset_from(word, base_value(arch, state, base)?, offset)?,
@@ -239,9 +242,7 @@ where
         }
         RaRule::Undefined => return Err(Failure::Complete(Mark::UndefinedReturnAddress)),
     };
-    if arch.strip_code_pointer(ra) == 0 {
-        return Err(Failure::Complete(Mark::ZeroReturnAddress));
-    }
+    let pc = caller_pc(arch, source, ra, kind)?;
     let fp = match frame.fp() {
         FpRule::Unchanged => state.fp,
         FpRule::AtCfa(offset) => Some(memory.read_word(offset_from(word, cfa, offset)?, word, order)?),
@@ -254,16 +255,16 @@ where
         }
         FpRule::Undefined => None,
     };
-    check(arch, source, &Evaluated { cfa, ra: Some(ra), sp: None, fp, kind }, frame.sp_is_bound(), state)
+    has_moved(pc, sp, kind, state)?;
+    Ok(Caller { pc, sp, sp_is_bound: frame.sp_is_bound(), fp, registers: None })
 }
 
-/// Whether what a rule led to can be a caller.
+/// Whether what a source evaluated can be a caller: the same checks.
 #[inline]
 fn check<A, S, R>(
     arch: &A,
     source: &S,
     found: &Evaluated,
-    sp_is_bound: bool,
     state: &UnwindUserState<R>,
 ) -> Result<Caller<R>, Failure>
 where
@@ -274,60 +275,75 @@ where
     let Some(ra) = found.ra else {
         return Err(Failure::Complete(Mark::UndefinedReturnAddress));
     };
-    let sp = match found.sp {
-        Some(sp) => checked_sp(arch.word_size().truncate(sp), found.kind, state)?,
-        None => caller_sp(arch, found.cfa, found.kind, state)?,
-    };
-    let ra = arch.word_size().truncate(arch.strip_code_pointer(ra));
-    if ra == 0 && matches!(found.kind, FrameKind::Call) {
-        return Err(Failure::Complete(Mark::ZeroReturnAddress));
-    }
-    let pc = match found.kind {
-        FrameKind::Call => Pc::Return(ra),
-        FrameKind::Signal => Pc::Exact(ra),
-    };
-    if !pc.is_exact() && source.code_at(ra) == CodeAt::NotCode {
-        return Err(StepError::NotCode { address: ra }.into());
-    }
-    if sp == state.sp && ra == state.pc.address() {
-        return Err(StepError::Loop.into());
-    }
-    if matches!(found.kind, FrameKind::Signal)
-        && state.signals.seen > 0
-        && (ra, sp) == (state.signals.pc, state.signals.sp)
-    {
-        return Err(StepError::Loop.into());
-    }
-    Ok(Caller { pc, sp, sp_is_bound, fp: found.fp, registers: None })
+    let sp = caller_sp(arch, found.cfa, found.sp, found.kind, state)?;
+    let pc = caller_pc(arch, source, ra, found.kind)?;
+    has_moved(pc, sp, found.kind, state)?;
+    Ok(Caller { pc, sp, sp_is_bound: false, fp: found.fp, registers: None })
 }
 
-/// The caller's sp by the ABI's bias, if the stack shrinks and the CFA is aligned.
+/// The caller's sp: as stated, or the CFA with the ABI's bias. The stack must shrink, or stay where
+/// nothing need have been pushed, and the CFA be aligned; but a signal may have interrupted anything,
+/// and come from another stack.
 #[inline]
 fn caller_sp<A: Arch, R>(
     arch: &A,
     cfa: u64,
+    stated: Option<u64>,
     kind: FrameKind,
     state: &UnwindUserState<R>,
 ) -> Result<u64, StepError> {
-    let sp = offset_from(arch.word_size(), cfa, arch.sp_bias())?;
-    let sp = checked_sp(sp, kind, state)?;
-    // An interrupted function may have its sp anywhere.
-    if matches!(kind, FrameKind::Call) && !arch.word_size().is_aligned(cfa) {
+    let word = arch.word_size();
+    let sp = match stated {
+        Some(sp) => word.truncate(sp),
+        None => offset_from(word, cfa, arch.sp_bias())?,
+    };
+    if matches!(kind, FrameKind::Signal) {
+        return Ok(sp);
+    }
+    let shrinks = sp > state.sp || (sp == state.sp && state.pc.is_exact());
+    if !shrinks {
+        return Err(StepError::StackNotShrinking { caller_sp: sp, sp: state.sp });
+    }
+    if !word.is_aligned(cfa) {
         return Err(StepError::Misaligned { cfa });
     }
     Ok(sp)
 }
 
-/// `sp`, if it can be the caller's: above this frame's, or equal to it where nothing need have been
-/// pushed. A signal may have come from another stack.
+/// The caller's pc. That of a signal frame may be anything: a call through a null pointer is one way
+/// to get a signal.
 #[inline]
-fn checked_sp<R>(sp: u64, kind: FrameKind, state: &UnwindUserState<R>) -> Result<u64, StepError> {
-    let shrinks = sp > state.sp || (sp == state.sp && state.pc.is_exact());
-    if shrinks || matches!(kind, FrameKind::Signal) {
-        Ok(sp)
-    } else {
-        Err(StepError::StackNotShrinking { caller_sp: sp, sp: state.sp })
+fn caller_pc<A, S>(arch: &A, source: &S, ra: u64, kind: FrameKind) -> Result<Pc, Failure>
+where
+    A: Arch,
+    S: FrameSource<A> + ?Sized,
+{
+    let address = arch.word_size().truncate(arch.strip_code_pointer(ra));
+    if matches!(kind, FrameKind::Signal) {
+        return Ok(Pc::Exact(address));
     }
+    if address == 0 {
+        return Err(Failure::Complete(Mark::ZeroReturnAddress));
+    }
+    let pc = Pc::Return(address);
+    // The call before it may be the last instruction of all code; a signal trampoline, which nobody
+    // called, may be the first.
+    if source.code_at(address) == CodeAt::NotCode && source.code_at(pc.lookup_address()) == CodeAt::NotCode {
+        return Err(StepError::NotCode { address }.into());
+    }
+    Ok(pc)
+}
+
+/// Whether the caller is somewhere else than the frame at hand, and than a signal frame seen before.
+#[inline]
+fn has_moved<R>(pc: Pc, sp: u64, kind: FrameKind, state: &UnwindUserState<R>) -> Result<(), StepError> {
+    // As pcs and not as addresses: a function that has just been entered may have been called by
+    // the last instruction of the one before it, and then returns to where it is.
+    let stays = sp == state.sp && pc == state.pc;
+    let circles = matches!(kind, FrameKind::Signal)
+        && state.signals.seen > 0
+        && (pc.address(), sp) == (state.signals.pc, state.signals.sp);
+    if stays || circles { Err(StepError::Loop) } else { Ok(()) }
 }
 
 #[inline]

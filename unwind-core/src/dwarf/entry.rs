@@ -30,6 +30,8 @@ pub(super) struct Cie<'d> {
     pub(super) return_address: Register,
     /// The frames described are signal trampolines' (augmentation `S`).
     pub(super) is_signal: bool,
+    /// Return addresses are signed with the B key, not the A key (augmentation `B`).
+    pub(super) is_key_b: bool,
     pub(super) instructions: Bytes<'d>,
     pub(super) pointer_encoding: u8,
     /// The size of an address here; `.debug_frame` of version 4 states it.
@@ -136,6 +138,7 @@ impl<'d> Entry<'d> {
             data_alignment,
             return_address: Register(return_address),
             is_signal: false,
+            is_key_b: false,
             instructions: bytes,
             pointer_encoding: 0,
             address_size,
@@ -203,7 +206,8 @@ impl<'d> Cie<'d> {
                 (b'S', _) => self.is_signal = true,
                 // "DWARF for the Arm 64-bit Architecture": the frame's return address is signed
                 // with the B key; its stack is tagged. Neither changes a rule.
-                (b'B' | b'G', _) => {}
+                (b'B', _) => self.is_key_b = true,
+                (b'G', _) => {}
                 _ => return Err(unknown),
             }
         }

@@ -42,11 +42,22 @@ pub(super) enum Column {
     ValExpression(ExpressionAt),
 }
 
+/// Whether the return address is signed: "DWARF for the Arm 64-bit Architecture", section 4.3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RaSign {
+    Plain,
+    /// With sp as the modifier.
+    Signed,
+    /// With sp and the pc of the signing instruction.
+    SignedWithPc,
+}
+
 /// The rules that hold at one pc.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row<const N: usize> {
     pub(super) cfa: Cfa,
     pub(super) columns: [Column; N],
+    pub(super) ra_sign: RaSign,
 }
 
 /// The row of `fde` that holds at `svma`, with the columns of `registers`.
@@ -57,27 +68,15 @@ pub(super) fn row_at<'d, const N: usize>(
     svma: u64,
     registers: &[Register; N],
 ) -> Result<Row<N>, LookupError> {
-    let blank = Row { cfa: Cfa::Undefined, columns: [Column::Unspecified; N] };
-    let mut machine = Machine {
-        vendor,
-        cie: &fde.cie,
-        start: fde.start,
-        wanted: fde.cie.address_size.truncate(svma.wrapping_sub(fde.start)),
-        location: 0,
-        registers,
-        row: blank,
-        initial: blank,
-        remembered: [blank; REMEMBER_DEPTH],
-        depth: 0,
-    };
-    machine.run(input, fde.cie.instructions)?;
-    machine.initial = machine.row;
-    machine.location = 0;
+    let mut machine = Machine::new(input, vendor, fde, registers)?;
+    machine.wanted = fde.cie.address_size.truncate(svma.wrapping_sub(fde.start));
     machine.run(input, fde.instructions)?;
     Ok(machine.row)
 }
 
-struct Machine<'f, const N: usize> {
+/// Carries out the instructions of an FDE.
+#[derive(Clone)]
+pub(super) struct Machine<'f, const N: usize> {
     vendor: CfiVendor,
     cie: &'f Cie<'f>,
     /// The FDE's first address (svma).
@@ -93,10 +92,60 @@ struct Machine<'f, const N: usize> {
     depth: usize,
 }
 
-impl<const N: usize> Machine<'_, N> {
-    /// Carries instructions out until the row that holds at the wanted pc is complete. Each takes
-    /// at least one byte, so this ends.
-    fn run<'d>(&mut self, input: &mut Input<'d, '_>, mut bytes: Bytes<'d>) -> Result<(), LookupError> {
+impl<'f, const N: usize> Machine<'f, N> {
+    /// A machine that has carried out what the CIE says, before the first instruction of `fde`.
+    pub(super) fn new<'d>(
+        input: &mut Input<'d, '_>,
+        vendor: CfiVendor,
+        fde: &'f Fde<'d>,
+        registers: &'f [Register; N],
+    ) -> Result<Self, LookupError> {
+        let blank =
+            Row { cfa: Cfa::Undefined, columns: [Column::Unspecified; N], ra_sign: RaSign::Plain };
+        let mut machine = Machine {
+            vendor,
+            cie: &fde.cie,
+            start: fde.start,
+            wanted: u64::MAX,
+            location: 0,
+            registers,
+            row: blank,
+            initial: blank,
+            remembered: [blank; REMEMBER_DEPTH],
+            depth: 0,
+        };
+        machine.run(input, fde.cie.instructions)?;
+        machine.initial = machine.row;
+        machine.location = 0;
+        Ok(machine)
+    }
+
+    /// How far from the FDE's first address the row at hand begins.
+    pub(super) fn location(&self) -> u64 {
+        self.location
+    }
+
+    /// The row at hand.
+    pub(super) fn row(&self) -> &Row<N> {
+        &self.row
+    }
+
+    /// Completes the row that begins at [`location`](Machine::location): it holds up to the location
+    /// afterwards. What is left of `bytes` then; `None` where they are used up, and the row holds
+    /// to the end of the FDE.
+    pub(super) fn complete_row<'d>(
+        &mut self,
+        input: &mut Input<'d, '_>,
+        bytes: Bytes<'d>,
+    ) -> Result<Option<Bytes<'d>>, LookupError> {
+        self.wanted = self.location;
+        let rest = self.run(input, bytes)?;
+        Ok((self.location > self.wanted).then_some(rest))
+    }
+
+    /// Carries instructions out until the row that holds at the wanted pc is complete, and returns
+    /// those that are left. Each takes at least one byte, so this ends.
+    fn run<'d>(&mut self, input: &mut Input<'d, '_>, mut bytes: Bytes<'d>) -> Result<Bytes<'d>, LookupError> {
         while !bytes.is_empty() {
             let at = bytes;
             let opcode = bytes.u8()?;
@@ -105,7 +154,7 @@ impl<const N: usize> Machine<'_, N> {
             match opcode & 0xc0 {
                 0x40 => {
                     if self.advance(u64::from(low), factor, &at)? {
-                        return Ok(());
+                        return Ok(bytes);
                     }
                 }
                 0x80 => {
@@ -115,12 +164,12 @@ impl<const N: usize> Machine<'_, N> {
                 0xc0 => self.restore(Register(u16::from(low))),
                 _ => {
                     if self.extended(input, opcode, &mut bytes, &at)? {
-                        return Ok(());
+                        return Ok(bytes);
                     }
                 }
             }
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// An instruction whose opcode takes the whole byte. Whether the wanted row is complete.
@@ -248,7 +297,8 @@ impl<const N: usize> Machine<'_, N> {
             }
             // DW_CFA_AARCH64_negate_ra_state_with_pc, DW_CFA_AARCH64_negate_ra_state: whether the
             // return address is signed. It is stripped in any case.
-            0x2c | 0x2d if self.vendor == CfiVendor::AArch64 => {}
+            0x2c if self.vendor == CfiVendor::AArch64 => self.negate_ra_sign(RaSign::SignedWithPc),
+            0x2d if self.vendor == CfiVendor::AArch64 => self.negate_ra_sign(RaSign::Signed),
             // DW_CFA_GNU_args_size
             0x2e => {
                 bytes.uleb128()?;
@@ -289,6 +339,10 @@ impl<const N: usize> Machine<'_, N> {
                 *column = *initial;
             }
         }
+    }
+
+    fn negate_ra_sign(&mut self, signed: RaSign) {
+        self.row.ra_sign = if self.row.ra_sign == RaSign::Plain { signed } else { RaSign::Plain };
     }
 
     fn set_cfa_offset(&mut self, offset: i32, at: &Bytes<'_>) -> Result<(), SourceError> {

@@ -60,7 +60,7 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
         }
     }
 
-    fn cfa(&self, cfa: Cfa) -> Result<(Option<CfaRule>, Option<Formula>), SourceError> {
+    pub(super) fn cfa(&self, cfa: Cfa) -> Result<(Option<CfaRule>, Option<Formula>), SourceError> {
         match cfa {
             Cfa::Undefined => Err(self.error(Broken::NoCfa)),
             Cfa::Register(register, offset) => {
@@ -88,7 +88,7 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
         }
     }
 
-    fn ra(&self, column: Column) -> Result<Option<RaRule>, SourceError> {
+    pub(super) fn ra(&self, column: Column) -> Result<Option<RaRule>, SourceError> {
         Ok(match column {
             Column::Unspecified | Column::SameValue => Some(self.ra_in(self.return_address)?),
             Column::Register(register) => Some(self.ra_in(register)?),
@@ -122,7 +122,7 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
         Ok(RaRule::InRegister { base: self.base(register), offset: 0 })
     }
 
-    fn fp(&self, column: Column) -> Result<Option<FpRule>, SourceError> {
+    pub(super) fn fp(&self, column: Column) -> Result<Option<FpRule>, SourceError> {
         Ok(match column {
             Column::Unspecified | Column::SameValue => Some(FpRule::Unchanged),
             Column::Undefined => Some(FpRule::Undefined),
@@ -152,7 +152,7 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
 
     /// Whether the row's rule for sp, if it has one, says no more than that it is the CFA plus the
     /// ABI's bias.
-    fn sp_is_cfa(&self, column: Column, cfa: Option<Formula>) -> Result<bool, SourceError> {
+    pub(super) fn sp_is_cfa(&self, column: Column, cfa: Option<Formula>) -> Result<bool, SourceError> {
         let bias = self.arch.sp_bias();
         let (formula, place) = match column {
             Column::Unspecified | Column::SameValue | Column::Undefined => return Ok(true),

@@ -5,6 +5,8 @@
 //! sp on the stack, and `*(fp + off)` of realigned frames. Anything else is no formula, and is
 //! evaluated when its values are known.
 
+use gimli::{Encoding, Format, Operation};
+
 use super::bytes::Bytes;
 use super::expression::{Domain, evaluate, signed};
 use crate::{Arch, Broken, Pc, Register, SourceError, WordSize};
@@ -33,13 +35,58 @@ pub(super) fn formula<A: Arch>(
     expression: Bytes<'_>,
     with_cfa: bool,
 ) -> Result<Option<Formula>, SourceError> {
-    let mut domain = Symbolic { word: arch.word_size(), ip: arch.ip(), pc: pc.address(), bias };
+    let mut domain = Symbolic::new(arch, pc.address(), bias);
     let first = with_cfa.then_some(Formula::Cfa(0));
     match evaluate::<_, STACK>(&mut domain, arch.word_size(), expression, first) {
         Ok(formula) => Ok(Some(formula)),
         Err(NoFormula::Beyond) => Ok(None),
         Err(NoFormula::Broken(error)) => Err(error),
     }
+}
+
+/// Whether what an expression comes to may depend on the pc.
+pub(super) fn depends_on_pc<A: Arch>(arch: &A, expression: Bytes<'_>, with_cfa: bool) -> bool {
+    let mut domain = Symbolic::new(arch, 0, 0);
+    let first = with_cfa.then_some(Formula::Cfa(0));
+    // Until it looks at the pc, it takes the same course for every pc.
+    let _ = evaluate::<_, STACK>(&mut domain, arch.word_size(), expression, first);
+    domain.saw_pc
+}
+
+/// The shape of an expression that depends on the pc as those of linkers for PLT entries do:
+/// `sp + a + ((pc & (block - 1) >= split) << b)`. What comes of it then depends on whether the pc's
+/// offset in its block, a power of two, is below `split`, and on nothing else.
+pub(super) fn blocks<A: Arch>(arch: &A, expression: Bytes<'_>) -> Option<Blocks> {
+    use gimli::Operation::*;
+    let encoding = Encoding { address_size: arch.word_size().bytes(), format: Format::Dwarf32, version: 4 };
+    let mut operations = expression.slice();
+    let mut next = || Operation::parse(&mut operations, encoding).ok();
+    let is = |operation, wanted| match operation {
+        RegisterOffset { register, .. } => wanted == Some(Register(register.0)),
+        _ => false,
+    };
+    if !is(next()?, Some(arch.sp())) {
+        return None;
+    }
+    let pc = next()?;
+    if !is(pc, arch.ip()) || !matches!(pc, RegisterOffset { offset: 0, .. }) {
+        return None;
+    }
+    let (UnsignedConstant { value: mask }, And) = (next()?, next()?) else { return None };
+    let (UnsignedConstant { value: split }, Ge) = (next()?, next()?) else { return None };
+    let (UnsignedConstant { value: _ }, Shl, Plus) = (next()?, next()?, next()?) else { return None };
+    let block = mask.checked_add(1).filter(|block| block.is_power_of_two())?;
+    let blocks = Blocks { size: u8::try_from(block).ok()?, split: u8::try_from(split).ok()? };
+    (operations.is_empty() && blocks.split > 0 && blocks.split < blocks.size).then_some(blocks)
+}
+
+/// Code in blocks of the same shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Blocks {
+    /// How long a block is, a power of two; it is aligned to that.
+    pub(super) size: u8,
+    /// Where in a block the rule changes; in 1..size.
+    pub(super) split: u8,
 }
 
 /// Formulas are recognised on a smaller stack than expressions are evaluated on: the ones that
@@ -51,6 +98,14 @@ struct Symbolic {
     ip: Option<Register>,
     pc: u64,
     bias: u64,
+    /// Whether it was asked for the pc.
+    saw_pc: bool,
+}
+
+impl Symbolic {
+    fn new<A: Arch>(arch: &A, pc: u64, bias: u64) -> Self {
+        Symbolic { word: arch.word_size(), ip: arch.ip(), pc, bias, saw_pc: false }
+    }
 }
 
 enum NoFormula {
@@ -80,6 +135,7 @@ impl Domain for Symbolic {
 
     fn register(&mut self, register: Register, offset: i64) -> Result<Formula, NoFormula> {
         Ok(if Some(register) == self.ip {
+            self.saw_pc = true;
             Formula::Constant(self.word.wrapping_offset(self.pc, offset.cast_unsigned()))
         } else {
             Formula::Register(register, offset)

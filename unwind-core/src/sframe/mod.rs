@@ -15,6 +15,8 @@
 
 mod find;
 mod header;
+mod registry;
+mod registry_room;
 mod row;
 mod rule;
 mod section;
@@ -22,6 +24,10 @@ mod validate;
 
 pub use find::{SFrameIndex, SFrameIndexEntry};
 pub use header::{Abi, FLAG_FRAME_POINTER, FLAG_PCREL, FLAG_SORTED, Header, Version};
+pub use registry::{Check, RegistryError, RegistrySlot, SFrameRegistry, SectionBytes};
+#[cfg(feature = "alloc")]
+pub use registry_room::GrowingRoom;
+pub use registry_room::RegistryRoom;
 pub use row::{Place, Row, RowRule, Rows};
 pub use section::{Fde, RowKind, RowStart, SFrameSection, SFrameSections};
 pub use validate::{Flaw, FlawKind};
