@@ -91,6 +91,8 @@ mod outcome;
 mod register;
 #[cfg(feature = "sframe")]
 pub mod sframe;
+#[cfg(any(feature = "dwarf", feature = "sframe"))]
+mod sort;
 mod source;
 mod source_compose;
 mod state;

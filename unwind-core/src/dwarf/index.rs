@@ -4,6 +4,7 @@ use core::fmt;
 
 use super::entry::{Fde, entry_at};
 use super::section::{DwarfSections, Flavor, Input, NoMemory};
+use crate::sort::sort;
 use crate::{Arch, Broken, LookupError, SourceError};
 
 /// One function in a [`DwarfIndex`].
@@ -92,7 +93,7 @@ impl<'i> DwarfIndex<'i> {
             }
         });
         let entries = room.get_mut(..needed).ok_or(DwarfIndexError::NoRoom { needed })?;
-        entries.sort_unstable();
+        sort(entries);
         Ok(DwarfIndex { entries, broken })
     }
 

@@ -2,6 +2,7 @@
 
 use super::section::{Fde, SFrameSection};
 use crate::SourceError;
+use crate::sort::sort;
 
 /// One function in an [`SFrameIndex`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +36,7 @@ impl<'i> SFrameIndex<'i> {
         for (index, entry) in (0..count).zip(entries.iter_mut()) {
             *entry = SFrameIndexEntry { start: section.start(index)?, fde: index };
         }
-        entries.sort_unstable();
+        sort(entries);
         Ok(Some(SFrameIndex { entries }))
     }
 }
