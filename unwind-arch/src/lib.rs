@@ -1,1 +1,68 @@
+//! The architectures that [`unwind_core`] can walk, each behind a feature of its name, and the one
+//! chosen at run time.
+//!
+//! | feature | ELF machine | value | register set |
+//! |---|---|---|---|
+//! | `x86_64` | 62, 64-bit, little-endian | `X86_64` | `unwind_arch_x86_64::Registers` |
+//! | `aarch64` | 183, 64-bit, both byte orders | `Aarch64` | `unwind_arch_aarch64::Registers` |
+//!
+//! # Known when you build
+//! Use the architecture's own value and register set: `unwind_arch::x86_64::X86_64` and
+//! `unwind_arch::x86_64::Registers`. A kernel or a profiler of its own machine does this, and pays
+//! nothing for the others.
+//!
+//! # Known when you run
+//! [`AnyArch::from_elf`] picks one by the header of an ELF file or core, and [`AnyRegisters`] makes
+//! its register sets.
+#![cfg_attr(all(feature = "x86_64", feature = "layout"), doc = "```")]
+#![cfg_attr(not(all(feature = "x86_64", feature = "layout")), doc = "```ignore")]
+//! use unwind_arch::{AnyArch, AnyRegisters};
+//! use unwind_core::{Arch, UserRegisters};
+//!
+//! // e_machine, e_ident[EI_CLASS] and e_ident[EI_DATA] of the ELF header.
+//! let arch = AnyArch::from_elf(62, 2, 1).ok_or("no such architecture")?;
+//! assert_eq!(arch.name(), "x86_64");
+//!
+//! // What ptrace's PTRACE_GETREGSET with NT_PRSTATUS gave.
+//! let mut regset = [0u8; 216];
+//! regset[128] = 0x10; // rip
+//! let registers = AnyRegisters::from_user_regs(arch, &regset)?;
+//! assert_eq!(registers.ip(), Some(0x10));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The calling thread
+//! With feature `capture`, the module `host` is the architecture that the program runs on, where it
+//! is one of these: its value, its register set, and `with_registers`, which reads the calling
+//! thread's.
+//!
+//! # A new architecture
+//! A folder with a crate in it, made after those here (the checklist is with
+//! [`unwind_core::Arch`]); a dependency and a feature in this crate's manifest, and one line in
+//! `any.rs`.
 
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod any;
+
+#[cfg(feature = "layout")]
+pub use any::AnyLayoutError;
+pub use any::{AnyArch, AnyRegisters};
+#[cfg(feature = "aarch64")]
+pub use unwind_arch_aarch64 as aarch64;
+#[cfg(feature = "x86_64")]
+pub use unwind_arch_x86_64 as x86_64;
+
+/// The architecture that this program runs on.
+#[cfg(all(
+    feature = "capture",
+    any(all(feature = "x86_64", target_arch = "x86_64"), all(feature = "aarch64", target_arch = "aarch64")),
+    target_pointer_width = "64"
+))]
+pub mod host {
+    #[cfg(target_arch = "aarch64")]
+    pub use unwind_arch_aarch64::{Aarch64 as HostArch, Registers, with_registers};
+    #[cfg(target_arch = "x86_64")]
+    pub use unwind_arch_x86_64::{Registers, X86_64 as HostArch, with_registers};
+}
