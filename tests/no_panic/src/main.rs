@@ -1,0 +1,177 @@
+//! Reaches the entry points of core, of every architecture and of the memory readers, with values
+//! that the compiler cannot know. `check` then looks at what was linked.
+
+#![no_std]
+#![no_main]
+
+use core::fmt::Write;
+use core::hint::black_box;
+
+use unwind_arch::{AnyArch, AnyRegisters};
+use unwind_core::dwarf::{DwarfIndex, DwarfIndexEntry, DwarfSections, DwarfSource, Flavor, Section};
+use unwind_core::sframe::{
+    Check, RegistrySlot, SFrameIndex, SFrameIndexEntry, SFrameRegistry, SFrameSource,
+};
+use unwind_core::{
+    Arch, ByteOrder, FrameSource, MemoryError, MemoryReader, Module, ModuleMap, Options, Register, RegisterFile,
+    UnwindUserTypes, Unwinder, UserRegisters, WordSize, from_fn,
+};
+
+/// Never called: `check` fails if it is linked.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The compiled core library names it, for a panic strategy that is not used here.
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}
+
+#[unsafe(no_mangle)]
+extern "C" fn main(arguments: i32) -> i32 {
+    let bytes = [black_box(0u8); 512];
+    let bytes = black_box(&bytes[..]);
+    let words = [black_box(0u64); 64];
+    let words = black_box(&words[..]);
+    let mut frames = 0usize;
+    for (machine, data) in [(62, 1), (183, 1), (183, 2)] {
+        if let Some(arch) = AnyArch::from_elf(black_box(machine), 2, black_box(data)) {
+            frames = frames.wrapping_add(walks(arch, bytes, words));
+            frames = frames.wrapping_add(layouts(arch, bytes));
+        }
+    }
+    frames = frames.wrapping_add(walks(unwind_arch::x86_64::X86_64, bytes, words));
+    frames = frames.wrapping_add(walks(unwind_arch::aarch64::Aarch64::default(), bytes, words));
+    frames = frames.wrapping_add(own_stack());
+    i32::from(frames == 0).wrapping_add(arguments.wrapping_sub(arguments))
+}
+
+/// Walks by every kind of source and every way in.
+fn walks<A: Arch>(arch: A, bytes: &[u8], words: &[u64]) -> usize {
+    let section = Section { data: bytes, svma: black_box(0x1000) };
+    let sections = DwarfSections {
+        eh_frame: Some(section),
+        eh_frame_hdr: Some(Section { data: black_box(bytes), svma: black_box(0x2000) }),
+        debug_frame: Some(section),
+        text_svma: Some(black_box(1)),
+        got_svma: Some(black_box(2)),
+        ..DwarfSections::default()
+    };
+    let mut room = [DwarfIndexEntry::default(); 64];
+    let needed = DwarfIndex::room(&arch, &sections, Flavor::EhFrame).unwrap_or(0);
+    let debug_frame_index = DwarfIndex::build(&arch, &sections, Flavor::DebugFrame, &mut room).ok();
+    let dwarf = DwarfSource::new(DwarfSections { debug_frame_index, ..sections });
+    let verified = dwarf.verify_hdr(&arch).is_ok();
+
+    let mut room = [SFrameIndexEntry::default(); 64];
+    let mut sframe = SFrameSource::new(bytes, black_box(3));
+    let mut sound = 0usize;
+    for section in sframe.sections().flatten() {
+        sound = sound.wrapping_add(usize::from(section.validate().is_ok()));
+        for fde in section.fdes().flatten() {
+            sound = section.rows(&fde).flatten().fold(sound, |sound, row| sound.wrapping_add(usize::from(row.is_mangled)));
+        }
+    }
+    if let Some(Ok(section)) = sframe.sections().next()
+        && let Ok(Some(index)) = SFrameIndex::build(&section, &mut room)
+    {
+        sframe = sframe.with_index(index);
+    }
+    let slots: [RegistrySlot; 4] = Default::default();
+    let list = [(black_box(5), bytes)];
+    let registry = SFrameRegistry::new(slots, list.as_slice());
+    let added = registry.add(&[black_box(7)..black_box(9)], 5, black_box(4), Check::Full).is_ok();
+
+    let modules = [Module { start: black_box(1), end: black_box(100), bias: 7, source: (Some(dwarf), Some(sframe)) }];
+    let Ok(map) = ModuleMap::new(&arch, &modules) else { return 0 };
+    let mut options = Options::default();
+    options.guesses = black_box(true);
+    options.types = black_box(UnwindUserTypes::ALL);
+    let unwinder = Unwinder::with_options(arch, (map.complete(), registry), options);
+    let registers = Numbers(words);
+    let mut entries = [0u64; 32];
+    let mut text = Sink(0);
+    let trace = unwinder.unwind_user(&registers, memory(), black_box(&mut entries));
+    if let Ok(trace) = &trace {
+        let _ = write!(text, "{}", trace.end);
+    }
+    let depth = unwinder.depth(&registers, memory()).map_or(0, |(depth, _)| depth);
+    if let Ok(frames) = unwinder.frames_tracking::<33, _>(&registers, memory()) {
+        for frame in frames {
+            let _ = write!(text, "{}", frame.provenance);
+        }
+    }
+    if let Ok(mut state) = unwinder.start(&registers) {
+        let _ = unwinder.next(&mut state, &mut memory());
+        state.retry();
+        let _ = unwinder.next(&mut state, &mut memory());
+    }
+    let named = usize::from(FrameSource::<A>::types(unwinder.source()).is_empty());
+    [needed, usize::from(verified), sound, usize::from(added), depth, named, text.0, trace.map_or(0, |trace| trace.nr)]
+        .into_iter()
+        .fold(0, usize::wrapping_add)
+}
+
+/// Register sets out of every layout.
+fn layouts(arch: AnyArch, bytes: &[u8]) -> usize {
+    let sets = [
+        AnyRegisters::from_user_regs(arch, bytes),
+        AnyRegisters::from_prstatus(arch, bytes),
+        AnyRegisters::from_ucontext(arch, bytes),
+        AnyRegisters::from_perf_sample(arch, black_box(0xffff_ffff), bytes),
+        Ok(AnyRegisters::from_dwarf(arch, [(Register(black_box(3)), 5)])),
+        Ok(AnyRegisters::new(arch, black_box(1), black_box(2), black_box(3), Some(black_box(4)))),
+    ];
+    sets.into_iter().flatten().fold(0, |known, set| known.wrapping_add(usize::from(set.ip().is_some())))
+}
+
+/// This very stack.
+fn own_stack() -> usize {
+    let unwinder = Unwinder::new(unwind_arch::host::HostArch::host(), ());
+    unwind_arch::host::with_registers(|registers| unwinder.depth(registers, memory()).map_or(0, |(depth, _)| depth))
+}
+
+/// The registers are words by number.
+struct Numbers<'w>(&'w [u64]);
+
+impl RegisterFile for Numbers<'_> {
+    fn get(&self, register: Register) -> Option<u64> {
+        self.0.get(usize::from(register.0)).copied()
+    }
+}
+
+impl UserRegisters for Numbers<'_> {
+    fn ip(&self) -> Option<u64> {
+        self.0.last().copied()
+    }
+}
+
+/// Memory that holds what the compiler cannot know, where it can be read.
+fn memory() -> impl MemoryReader {
+    from_fn(|address, into: &mut [u8]| {
+        into.fill(black_box(0));
+        if black_box(address) & 1 == 0 { Ok(()) } else { Err(MemoryError::Unreadable { address }) }
+    })
+}
+
+/// Counts what is printed.
+struct Sink(usize);
+
+impl Write for Sink {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        self.0 = self.0.wrapping_add(text.len());
+        Ok(())
+    }
+}
+
+/// Keeps the word readers of every size and order in the program.
+#[unsafe(no_mangle)]
+extern "C" fn read_words(address: u64) -> u64 {
+    let mut sum = 0u64;
+    for size in [WordSize::Four, WordSize::Eight] {
+        for order in [ByteOrder::Little, ByteOrder::Big] {
+            sum = sum.wrapping_add(memory().read_word(address, size, order).unwrap_or(0));
+        }
+    }
+    sum
+}
