@@ -24,7 +24,7 @@ pub(super) trait Domain {
 
     fn constant(&self, value: u64) -> Self::Value;
     /// An address stated in the file (svma).
-    fn address(&self, svma: u64) -> Self::Value;
+    fn address(&mut self, svma: u64) -> Self::Value;
     fn register(&mut self, register: Register, offset: i64) -> Result<Self::Value, Self::Error>;
     /// The word, or the `size` bytes, at an address.
     fn read(&mut self, address: Self::Value, size: u8, here: &Bytes<'_>) -> Result<Self::Value, Self::Error>;
@@ -277,7 +277,7 @@ impl Domain for Concrete<'_> {
         value
     }
 
-    fn address(&self, svma: u64) -> u64 {
+    fn address(&mut self, svma: u64) -> u64 {
         self.word.wrapping_offset(svma, self.bias)
     }
 

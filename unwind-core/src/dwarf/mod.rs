@@ -13,6 +13,7 @@ mod bytes;
 mod entry;
 mod expression;
 mod full;
+mod functions;
 mod hdr;
 mod index;
 mod row;
@@ -22,6 +23,7 @@ mod symbolic;
 
 use entry::Fde;
 use full::Full;
+pub use functions::{DwarfFunction, DwarfFunctions, DwarfRow, DwarfRows, DwarfRule, NoFrame};
 use hdr::{Search, SearchTable};
 pub use index::{DwarfIndex, DwarfIndexEntry, DwarfIndexError};
 use rule::RuleMaker;

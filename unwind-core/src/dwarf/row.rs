@@ -100,8 +100,7 @@ impl<'f, const N: usize> Machine<'f, N> {
         fde: &'f Fde<'d>,
         registers: &'f [Register; N],
     ) -> Result<Self, LookupError> {
-        let blank =
-            Row { cfa: Cfa::Undefined, columns: [Column::Unspecified; N], ra_sign: RaSign::Plain };
+        let blank = Row { cfa: Cfa::Undefined, columns: [Column::Unspecified; N], ra_sign: RaSign::Plain };
         let mut machine = Machine {
             vendor,
             cie: &fde.cie,

@@ -157,6 +157,9 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
         let (formula, place) = match column {
             Column::Unspecified | Column::SameValue | Column::Undefined => return Ok(true),
             Column::ValOffset(offset) => return Ok(offset == bias),
+            // Where the ABI biases the CFA (s390x), functions save sp as they do any register that
+            // is the caller's. What they saved is the CFA plus the bias: that is what a CFA is.
+            Column::Offset(_) if bias != 0 => return Ok(true),
             Column::Offset(_) | Column::Register(_) => return Ok(false),
             Column::Expression(expression) => (self.formula(expression, true)?, true),
             Column::ValExpression(expression) => (self.formula(expression, true)?, false),
@@ -167,6 +170,14 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
             (formula, false) => formula,
         };
         Ok(value == Some(Formula::Cfa(i64::from(bias))) || (bias == 0 && value.is_some() && value == cfa))
+    }
+
+    /// What an expression for a register comes to, if that is a number.
+    pub(super) fn constant(&self, expression: ExpressionAt) -> Result<Option<u64>, SourceError> {
+        Ok(match self.formula(expression, true)? {
+            Some(Formula::Constant(value)) => Some(value),
+            _ => None,
+        })
     }
 
     fn formula(&self, expression: ExpressionAt, with_cfa: bool) -> Result<Option<Formula>, SourceError> {

@@ -44,13 +44,13 @@ pub(super) fn formula<A: Arch>(
     }
 }
 
-/// Whether what an expression comes to may depend on the pc.
-pub(super) fn depends_on_pc<A: Arch>(arch: &A, expression: Bytes<'_>, with_cfa: bool) -> bool {
+/// Whether what an expression comes to may depend on the pc, or on where the module was loaded.
+pub(super) fn depends_on_place<A: Arch>(arch: &A, expression: Bytes<'_>, with_cfa: bool) -> bool {
     let mut domain = Symbolic::new(arch, 0, 0);
     let first = with_cfa.then_some(Formula::Cfa(0));
-    // Until it looks at the pc, it takes the same course for every pc.
+    // Until it asks for the place, it takes the same course everywhere.
     let _ = evaluate::<_, STACK>(&mut domain, arch.word_size(), expression, first);
-    domain.saw_pc
+    domain.asked_for_place
 }
 
 /// The shape of an expression that depends on the pc as those of linkers for PLT entries do:
@@ -98,13 +98,13 @@ struct Symbolic {
     ip: Option<Register>,
     pc: u64,
     bias: u64,
-    /// Whether it was asked for the pc.
-    saw_pc: bool,
+    /// Whether it was asked for the pc, or for an address stated in the file.
+    asked_for_place: bool,
 }
 
 impl Symbolic {
     fn new<A: Arch>(arch: &A, pc: u64, bias: u64) -> Self {
-        Symbolic { word: arch.word_size(), ip: arch.ip(), pc, bias, saw_pc: false }
+        Symbolic { word: arch.word_size(), ip: arch.ip(), pc, bias, asked_for_place: false }
     }
 }
 
@@ -129,13 +129,14 @@ impl Domain for Symbolic {
         Formula::Constant(value)
     }
 
-    fn address(&self, svma: u64) -> Formula {
+    fn address(&mut self, svma: u64) -> Formula {
+        self.asked_for_place = true;
         Formula::Constant(self.word.wrapping_offset(svma, self.bias))
     }
 
     fn register(&mut self, register: Register, offset: i64) -> Result<Formula, NoFormula> {
         Ok(if Some(register) == self.ip {
-            self.saw_pc = true;
+            self.asked_for_place = true;
             Formula::Constant(self.word.wrapping_offset(self.pc, offset.cast_unsigned()))
         } else {
             Formula::Register(register, offset)

@@ -43,7 +43,8 @@ impl<'i> SFrameIndex<'i> {
 
 impl SFrameSection<'_> {
     /// The function at `svma`, by binary search where the table or an index is sorted, else by a
-    /// scan of the whole table.
+    /// scan of the whole table. It is the one that begins nearest below, and none where that one
+    /// ends before `svma`, even if another one that it lies in goes on.
     ///
     /// # Errors
     /// Where the function's entry makes no sense.
@@ -83,39 +84,43 @@ impl SFrameSection<'_> {
         Ok(Some(low))
     }
 
-    /// The first of `candidates`, nearest first, that covers `svma`. Only functions of no length
-    /// may stand in the way.
+    /// The first of `candidates`, nearest first, that covers `svma`. Only functions of no length,
+    /// and others with the same start, may stand in the way.
     fn nearest(&self, svma: u64, candidates: impl Iterator<Item = u32>) -> Result<Option<Fde>, SourceError> {
+        let mut nearest = None;
         for index in candidates {
+            let start = self.start(index)?;
+            if nearest.is_some_and(|nearest| nearest != start) {
+                break;
+            }
             let fde = self.fde(index)?;
             if fde.contains(svma) {
                 return Ok(Some(fde));
             }
             if fde.size > 0 {
-                break;
+                nearest = Some(start);
             }
         }
         Ok(None)
     }
 
-    /// The function with the highest start that covers `svma`.
+    /// The same by looking at every function.
     fn scan(&self, svma: u64) -> Result<Option<Fde>, SourceError> {
-        let mut nearest: Option<Fde> = None;
-        let mut broken = None;
-        for fde in self.fdes() {
-            match fde {
-                Ok(fde) if fde.contains(svma) && nearest.is_none_or(|nearest| nearest.start <= fde.start) => {
-                    nearest = Some(fde);
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    broken.get_or_insert(error);
-                }
+        let mut nearest = (0, Ok(None));
+        for index in 0..self.header().fde_count {
+            let start = self.start(index)?;
+            if start > svma || start < nearest.0 {
+                continue;
+            }
+            let fde = self.fde(index);
+            let counts = match &fde {
+                Ok(fde) => fde.contains(svma) || (fde.size > 0 && start > nearest.0),
+                Err(_) => true,
+            };
+            if counts {
+                nearest = (start, fde.map(|fde| Some(fde).filter(|fde| fde.contains(svma))));
             }
         }
-        match (nearest, broken) {
-            (None, Some(error)) => Err(error),
-            (nearest, _) => Ok(nearest),
-        }
+        nearest.1
     }
 }

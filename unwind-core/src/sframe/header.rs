@@ -73,6 +73,11 @@ impl Abi {
         })
     }
 
+    /// The ABI of sections that describe code of `arch`, if there is one.
+    pub fn of<A: Arch>(arch: &A) -> Option<Abi> {
+        [Abi::Amd64, Abi::Aarch64Little, Abi::Aarch64Big, Abi::S390x].into_iter().find(|abi| abi.is_for(arch))
+    }
+
     /// Its byte order.
     pub const fn byte_order(self) -> ByteOrder {
         match self {

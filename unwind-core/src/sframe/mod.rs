@@ -13,6 +13,7 @@
 //! * a function without rows says nothing about its frames. (The manual of version 3 calls it
 //!   outermost; assemblers write it for functions they could not describe.)
 
+mod dump;
 mod find;
 mod header;
 mod registry;
@@ -21,7 +22,13 @@ mod row;
 mod rule;
 mod section;
 mod validate;
+mod write;
+#[cfg(feature = "dwarf")]
+mod write_dwarf;
+mod write_room;
+mod write_row;
 
+pub use dump::Dump;
 pub use find::{SFrameIndex, SFrameIndexEntry};
 pub use header::{Abi, FLAG_FRAME_POINTER, FLAG_PCREL, FLAG_SORTED, Header, Version};
 pub use registry::{Check, RegistryError, RegistrySlot, SFrameRegistry, SectionBytes};
@@ -31,6 +38,15 @@ pub use registry_room::RegistryRoom;
 pub use row::{Place, Row, RowRule, Rows};
 pub use section::{Fde, RowKind, RowStart, SFrameSection, SFrameSections};
 pub use validate::{Flaw, FlawKind};
+#[cfg(feature = "alloc")]
+pub use write::write_to_vec;
+pub use write::{SFrameWriter, WriteFunction, WriteRow};
+#[cfg(all(feature = "alloc", feature = "dwarf"))]
+pub use write_dwarf::convert_to_vec;
+#[cfg(feature = "dwarf")]
+pub use write_dwarf::{Unconverted, convert};
+pub use write_room::{Refused, SFrameFormat, WriteError};
+pub use write_row::Inexpressible;
 
 use crate::memory::MemoryReader;
 use crate::source::{Found, FrameSource, LookupError, Query, Rule, Trust, UnwindUserType, UnwindUserTypes};

@@ -62,6 +62,16 @@ pub struct Rows<'d> {
     last: Option<u32>,
 }
 
+/// A row as it is stored: its data words are found, but not read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StoredRow {
+    pub(super) start: u32,
+    info: u8,
+    /// Where it is in the section.
+    offset: u64,
+    words_at: u64,
+}
+
 impl<'d> Rows<'d> {
     pub(super) fn new(section: SFrameSection<'d>, fde: &Fde) -> Self {
         Rows {
@@ -75,53 +85,9 @@ impl<'d> Rows<'d> {
         }
     }
 
-    fn parse(&mut self) -> Result<Row, SourceError> {
-        let section = &self.section;
-        let here = self.offset;
-        let error = |broken| SourceError { broken, offset: here };
-        let start = match self.row_start {
-            RowStart::Addr1 => u32::from(section.read::<u8>(here)?),
-            RowStart::Addr2 => u32::from(section.read::<u16>(here)?),
-            RowStart::Addr4 => section.read::<u32>(here)?,
-        };
-        // A function of no length may have a row at its start; no pc will ever be in it.
-        if start >= self.limit && !(start == 0 && self.limit == 0) {
-            return Err(error(Broken::BadRow));
-        }
-        if self.last.is_some_and(|last| start <= last) {
-            return Err(error(Broken::BadRow));
-        }
-        let info_at = here.saturating_add(u64::from(self.row_start.size()));
-        let info = section.read::<u8>(info_at)?;
-        let word = match (info >> 5) & 3 {
-            0 => 1,
-            1 => 2,
-            2 => 4,
-            _ => return Err(error(Broken::BadRow)),
-        };
-        let count = (info >> 1) & 0x0f;
-        let words = Words { section, at: info_at.saturating_add(1), size: word, count, row: here };
-        let end = words.end();
-        let header = section.header();
-        if end > header.fre_offset.saturating_add(u64::from(header.fre_size)) {
-            return Err(error(Broken::UnexpectedEnd));
-        }
-        let rule = match (count, self.row_kind) {
-            (0, _) => RowRule::Outermost,
-            (_, RowKind::Default) => default_rule(header, &words, info & 1 != 0)?,
-            (_, RowKind::Flexible) => flexible_rule(header, &words)?,
-        };
-        self.offset = end;
-        self.last = Some(start);
-        let is_mangled = info & 0x80 != 0 && matches!(header.abi, Abi::Aarch64Big | Abi::Aarch64Little);
-        Ok(Row { start, is_mangled, rule })
-    }
-}
-
-impl Iterator for Rows<'_> {
-    type Item = Result<Row, SourceError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+    /// The next row, as it is stored. After an error there is none: where the next one would begin
+    /// is not known.
+    pub(super) fn next_stored(&mut self) -> Option<Result<StoredRow, SourceError>> {
         self.left = self.left.checked_sub(1)?;
         let row = self.parse();
         if row.is_err() {
@@ -129,14 +95,90 @@ impl Iterator for Rows<'_> {
         }
         Some(row)
     }
+
+    fn parse(&mut self) -> Result<StoredRow, SourceError> {
+        let section = &self.section;
+        let offset = self.offset;
+        let error = |broken| SourceError { broken, offset };
+        let start = match self.row_start {
+            RowStart::Addr1 => u32::from(section.read::<u8>(offset)?),
+            RowStart::Addr2 => u32::from(section.read::<u16>(offset)?),
+            RowStart::Addr4 => section.read::<u32>(offset)?,
+        };
+        // Assemblers put a row at the very end where directives follow the last instruction, or
+        // where there is none. No pc will ever be in it.
+        if start > self.limit {
+            return Err(error(Broken::BadRow));
+        }
+        if self.last.is_some_and(|last| start <= last) {
+            return Err(error(Broken::BadRow));
+        }
+        let info_at = offset.saturating_add(u64::from(self.row_start.size()));
+        let info = section.read::<u8>(info_at)?;
+        if info & 0x60 == 0x60 {
+            return Err(error(Broken::BadRow));
+        }
+        let row = StoredRow { start, info, offset, words_at: info_at.saturating_add(1) };
+        let end = row.words(section).end();
+        let header = section.header();
+        if end > header.fre_offset.saturating_add(u64::from(header.fre_size)) {
+            return Err(error(Broken::UnexpectedEnd));
+        }
+        self.offset = end;
+        self.last = Some(start);
+        Ok(row)
+    }
+
+    /// What a stored row says.
+    pub(super) fn read(&self, row: &StoredRow) -> Result<Row, SourceError> {
+        let header = self.section.header();
+        let words = row.words(&self.section);
+        let rule = match (words.count, self.row_kind) {
+            (0, _) => RowRule::Outermost,
+            (_, RowKind::Default) => default_rule(header, &words, row.is_on_sp())?,
+            (_, RowKind::Flexible) => flexible_rule(header, &words)?,
+        };
+        let is_aarch64 = matches!(header.abi, Abi::Aarch64Big | Abi::Aarch64Little);
+        Ok(Row { start: row.start, is_mangled: is_aarch64 && row.is_mangled(), rule })
+    }
+}
+
+impl Iterator for Rows<'_> {
+    type Item = Result<Row, SourceError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let stored = self.next_stored()?;
+        Some(stored.and_then(|row| self.read(&row)))
+    }
+}
+
+impl StoredRow {
+    /// The base of the CFA, in a default row: sp, else fp.
+    pub(super) fn is_on_sp(&self) -> bool {
+        self.info & 1 != 0
+    }
+
+    /// The return address is signed, where return addresses can be.
+    pub(super) fn is_mangled(&self) -> bool {
+        self.info & 0x80 != 0
+    }
+
+    pub(super) fn words<'s, 'd>(&self, section: &'s SFrameSection<'d>) -> Words<'s, 'd> {
+        let size = match (self.info >> 5) & 3 {
+            0 => 1,
+            1 => 2,
+            _ => 4,
+        };
+        Words { section, at: self.words_at, size, count: (self.info >> 1) & 0x0f, row: self.offset }
+    }
 }
 
 /// The data words of a row.
-struct Words<'s, 'd> {
+pub(super) struct Words<'s, 'd> {
     section: &'s SFrameSection<'d>,
     at: u64,
     size: u8,
-    count: u8,
+    pub(super) count: u8,
     row: u64,
 }
 
@@ -150,7 +192,7 @@ impl Words<'_, '_> {
     }
 
     /// The word as an offset, if the row has it.
-    fn signed(&self, index: u8) -> Result<Option<i32>, SourceError> {
+    pub(super) fn signed(&self, index: u8) -> Result<Option<i32>, SourceError> {
         if index >= self.count {
             return Ok(None);
         }
@@ -163,7 +205,7 @@ impl Words<'_, '_> {
     }
 
     /// The word as a control word, if the row has it.
-    fn unsigned(&self, index: u8) -> Result<Option<u32>, SourceError> {
+    pub(super) fn unsigned(&self, index: u8) -> Result<Option<u32>, SourceError> {
         if index >= self.count {
             return Ok(None);
         }
@@ -175,7 +217,7 @@ impl Words<'_, '_> {
         }))
     }
 
-    fn error(&self) -> SourceError {
+    pub(super) fn error(&self) -> SourceError {
         SourceError { broken: Broken::BadRow, offset: self.row }
     }
 }
@@ -191,7 +233,8 @@ fn default_rule(header: &Header, words: &Words<'_, '_>, on_sp: bool) -> Result<R
         0 => {
             next = 2;
             match words.signed(1)? {
-                Some(word) => saved(header, word, words)?,
+                Some(word) if is_padding(header, word) => None,
+                Some(word) => Some(saved(header, word, words)?),
                 None => None,
             }
         }
@@ -201,7 +244,7 @@ fn default_rule(header: &Header, words: &Words<'_, '_>, on_sp: bool) -> Result<R
         0 => match words.signed(next)? {
             Some(word) => {
                 next = next.saturating_add(1);
-                saved(header, word, words)?
+                Some(saved(header, word, words)?)
             }
             None => None,
         },
@@ -213,24 +256,28 @@ fn default_rule(header: &Header, words: &Words<'_, '_>, on_sp: bool) -> Result<R
     Ok(RowRule::Frame { cfa, ra, fp })
 }
 
-/// Where a default row says that a register is saved. On s390x 0 stands for "it is not", so that
-/// the frame pointer can follow the return address; and before version 3 an odd word names a
-/// register that holds it.
-fn saved(header: &Header, word: i32, words: &Words<'_, '_>) -> Result<Option<Place>, SourceError> {
-    if header.abi != Abi::S390x {
-        return Ok(Some(Place::at_cfa(word)));
-    }
-    Ok(match word {
-        0 => None,
-        word if word & 1 != 0 && header.version != Version::V3 => {
-            let number = u16::try_from(word >> 1).map_err(|_| words.error())?;
-            Some(Place { base: Some(base(header.abi, number, words)?), offset: 0, deref: false })
-        }
-        word => Some(Place::at_cfa(word)),
-    })
+/// Whether this word stands where the return address's offset would, so that the frame pointer's can
+/// follow. The manual has it for s390x; binutils 2.47 reads it so for every ABI.
+pub(super) fn is_padding(header: &Header, word: i32) -> bool {
+    word == 0 && header.version != Version::V1
 }
 
-/// Pairs of a control word and an offset; a control word of 0 stands alone.
+/// The number of the register that this word names instead of a slot: s390x before version 3.
+pub(super) fn named_register(header: &Header, word: i32) -> Option<i32> {
+    let names = header.abi == Abi::S390x && header.version != Version::V3 && word & 1 != 0;
+    names.then_some(word >> 1)
+}
+
+/// Where a default row says that a register is saved.
+fn saved(header: &Header, word: i32, words: &Words<'_, '_>) -> Result<Place, SourceError> {
+    let Some(number) = named_register(header, word) else {
+        return Ok(Place::at_cfa(word));
+    };
+    let number = u16::try_from(number).map_err(|_| words.error())?;
+    Ok(Place { base: Some(base(header.abi, number, words)?), offset: 0, deref: false })
+}
+
+/// Pairs of a control word and an offset; a control word of 0 stands alone, for the ABI's default.
 fn flexible_rule(header: &Header, words: &Words<'_, '_>) -> Result<RowRule, SourceError> {
     let mut next = 0;
     let mut cfa = flexible_place(header, words, &mut next)?.ok_or(words.error())?;
@@ -243,10 +290,9 @@ fn flexible_rule(header: &Header, words: &Words<'_, '_>) -> Result<RowRule, Sour
     if words.count > next {
         return Err(words.error());
     }
-    let ra = match (ra, header.fixed_ra_offset) {
-        (None, fixed) if fixed != 0 => Some(Place::at_cfa(i32::from(fixed))),
-        (ra, _) => ra,
-    };
+    let default = |fixed| if fixed == 0 { None } else { Some(Place::at_cfa(i32::from(fixed))) };
+    let ra = ra.or(default(header.fixed_ra_offset));
+    let fp = fp.or(default(header.fixed_fp_offset));
     Ok(RowRule::Frame { cfa, ra, fp })
 }
 

@@ -78,7 +78,7 @@ impl Fde {
         svma.wrapping_sub(self.start) < u64::from(self.size)
     }
 
-    /// What the start of every row must be below.
+    /// What the start of a row must not be above.
     pub(super) fn row_limit(&self) -> u32 {
         self.block_size.unwrap_or(self.size)
     }
@@ -155,7 +155,8 @@ impl<'d> SFrameSection<'d> {
                 kind = match self.read::<u8>(at(3)).map_err(|_| error(Broken::OutOfBounds))? & 0x1f {
                     0 => RowKind::Default,
                     1 => RowKind::Flexible,
-                    _ => return Err(error(Broken::UnknownInstruction)),
+                    // Another layout of data words.
+                    _ => return Err(error(Broken::BadFde)),
                 };
                 block_size = self.read::<u8>(at(4)).map_err(|_| error(Broken::OutOfBounds))?;
                 rows = attribute.saturating_add(5);
@@ -165,13 +166,13 @@ impl<'d> SFrameSection<'d> {
             0 => RowStart::Addr1,
             1 => RowStart::Addr2,
             2 => RowStart::Addr4,
-            _ => return Err(error(Broken::UnknownPointerEncoding)),
+            _ => return Err(error(Broken::BadFde)),
         };
         let is_mask = info & 0x10 != 0;
         if is_mask && block_size == 0 {
             return Err(error(Broken::ZeroBlockSize));
         }
-        if start.checked_add(u64::from(size)).is_none() {
+        if start.checked_add(u64::from(size).saturating_sub(1)).is_none() {
             return Err(error(Broken::OutOfBounds));
         }
         // A row has its start and one byte at the least.
@@ -199,7 +200,7 @@ impl<'d> SFrameSection<'d> {
         (0..section.header.fde_count).map(move |index| section.fde(index))
     }
 
-    /// The rows of a function of this section. Ends after the first that makes no sense.
+    /// The rows of a function of this section. Ends where it cannot be told where the next one is.
     pub fn rows(&self, fde: &Fde) -> Rows<'d> {
         Rows::new(*self, fde)
     }
@@ -207,22 +208,23 @@ impl<'d> SFrameSection<'d> {
     /// The row of `fde` that holds at `svma`; `None` where there is none.
     ///
     /// # Errors
-    /// Where a row up to that one makes no sense.
+    /// Where that row makes no sense, or where it cannot be told whether it is the one.
     pub fn row_at(&self, fde: &Fde, svma: u64) -> Result<Option<Row>, SourceError> {
         let offset = svma.wrapping_sub(fde.start);
         let offset = match fde.block_size {
             Some(block) => offset.checked_rem(u64::from(block)).unwrap_or(0),
             None => offset,
         };
+        let mut rows = self.rows(fde);
         let mut found = None;
-        for row in self.rows(fde) {
-            let row = row?;
-            if u64::from(row.start) > offset {
-                break;
+        while let Some(row) = rows.next_stored() {
+            match row {
+                Ok(row) if u64::from(row.start) <= offset => found = Some(row),
+                Ok(_) => break,
+                Err(error) => return Err(error),
             }
-            found = Some(row);
         }
-        Ok(found)
+        found.map(|row| rows.read(&row)).transpose()
     }
 
     /// Where the entry of a function is in the section.
@@ -248,7 +250,8 @@ impl<'d> SFrameSection<'d> {
 /// The sections that lie one after another in a file's `.sframe`: linkers concatenate what they do
 /// not understand. Each has a base of its own.
 ///
-/// Ends after the first that makes no sense, and where no further one begins.
+/// Ends after the first that makes no sense, and where no further one begins. No data, no section:
+/// linkers write that where they have dropped every one.
 #[derive(Clone, Copy, Debug)]
 pub struct SFrameSections<'d> {
     rest: &'d [u8],
@@ -259,7 +262,7 @@ pub struct SFrameSections<'d> {
 impl<'d> SFrameSections<'d> {
     /// The sections in `data`, the first of which is at `svma`.
     pub fn new(data: &'d [u8], svma: u64) -> Self {
-        SFrameSections { rest: data, svma, begun: false }
+        SFrameSections { rest: data, svma, begun: data.is_empty() }
     }
 }
 

@@ -30,6 +30,9 @@ pub enum FlawKind {
     Overlap,
     /// The functions have not as many rows in total as the header says.
     RowCount,
+    /// The functions have more rows in total than there is room for: some share theirs. Nobody
+    /// writes that, and it could make work that no longer is in proportion to the section.
+    SharedRows,
     /// An entry or a row makes no sense.
     Broken(SourceError),
     /// A row says something that no frame can be.
@@ -49,6 +52,7 @@ impl fmt::Display for Flaw {
             FlawKind::NotSorted => f.write_str("not sorted by address"),
             FlawKind::Overlap => f.write_str("overlaps the function before it"),
             FlawKind::RowCount => f.write_str("the header has another number of rows"),
+            FlawKind::SharedRows => f.write_str("functions share rows"),
             FlawKind::Broken(error) => error.fmt(f),
             FlawKind::NoRule => f.write_str("no frame can be like that"),
         }
@@ -90,6 +94,11 @@ impl SFrameSection<'_> {
                 }
                 end = fde.start.saturating_add(u64::from(fde.size)).max(end);
             }
+            rows_in_total = rows_in_total.saturating_add(u64::from(fde.row_count));
+            // A row has two bytes at the least.
+            if rows_in_total.saturating_mul(2) > u64::from(header.fre_size) {
+                return Err(of_function(FlawKind::SharedRows));
+            }
             for (number, row) in (0..fde.row_count).zip(self.rows(&fde)) {
                 let of_row = |kind| Flaw { kind, fde: Some(index), row: Some(number) };
                 let row = row.map_err(|error| of_row(FlawKind::Broken(error)))?;
@@ -97,7 +106,6 @@ impl SFrameSection<'_> {
                     return Err(of_row(FlawKind::NoRule));
                 }
             }
-            rows_in_total = rows_in_total.saturating_add(u64::from(fde.row_count));
         }
         if rows_in_total != u64::from(header.fre_count) {
             return Err(of_section(FlawKind::RowCount));
