@@ -1,1 +1,15 @@
+//! What the tests of this workspace share: oracles, captured runs, synthetic stacks, a slow
+//! reference unwinder. Nothing here is published.
 
+pub mod capture;
+pub mod captured;
+pub mod fuzzing;
+pub mod oracle;
+pub mod reference;
+pub mod sframe;
+pub mod synthetic;
+
+/// The README's example is compiled and run like the others.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

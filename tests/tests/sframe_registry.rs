@@ -214,7 +214,7 @@ fn readers_race_a_writer() {
             });
         }
         let mut state = 1u64;
-        for _ in 0..1_000 {
+        for _ in 0..300 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let n = (state >> 40) as u8 % 8;
             let live = &LIVE[usize::from(n)];

@@ -1,0 +1,11 @@
+//! What the fuzz targets do with their input: library code, so that the same runs as an ordinary
+//! test over the seeds, and that a finding is a regression test without a fuzzer.
+
+mod dwarf;
+mod judge;
+mod sframe;
+mod walk;
+
+pub use dwarf::{DwarfInput, SectionsInput, dwarf};
+pub use sframe::sframe;
+pub use walk::{Damage, RuleInput, TableInput, Value, WalkInput, walk};
