@@ -42,6 +42,11 @@ fn dwarf_over_its_seeds() {
 }
 
 #[test]
+fn sframe_over_its_seeds() {
+    assert!(seeds("sframe", fuzzing::sframe) >= 20);
+}
+
+#[test]
 fn walk_over_random_bytes() {
     (0..2000).for_each(|number| fuzzing::walk(&random(number)));
 }

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use unwind_arch_x86_64::X86_64;
-use unwind_core::sframe::{Check, FlawKind, GrowingRoom, RegistryError, RegistryRoom, RegistrySlot, SFrameRegistry};
+use unwind_core::sframe::{
+    Check, FlawKind, GrowingRoom, RegistryError, RegistryRoom, RegistrySlot, SFrameRegistry,
+};
 use unwind_core::{
     Broken, CfaRule, FrameSource, MemoryError, MemoryReader, Pc, Query, Rule, UnwindUserType, from_fn,
 };
@@ -70,7 +72,8 @@ enum Action {
 
 fn action() -> impl Strategy<Value = Action> {
     // Ranges are taken from a small space, so that they collide.
-    let range = (0u64..64, 0u64..6).prop_map(|(start, len)| text(0) + start * 0x80..text(0) + (start + len) * 0x80);
+    let range =
+        (0u64..64, 0u64..6).prop_map(|(start, len)| text(0) + start * 0x80..text(0) + (start + len) * 0x80);
     prop_oneof![
         3 => (0u8..8, proptest::collection::vec(range, 0..3)).prop_map(|(section, ranges)| Action::Add { section, ranges }),
         1 => (0u8..8).prop_map(|section| Action::Remove { section }),
@@ -161,9 +164,13 @@ fn what_is_wrong_is_said() {
     let length = good.len() as u64;
     let all = [text(0)..text(0) + 0x100];
     assert_eq!(registry.add(&all, address(5), length, Check::Header), Err(RegistryError::NoBytes));
-    let Err(RegistryError::Broken(error)) = registry.add(&all, address(1), length, Check::Header) else { panic!() };
+    let Err(RegistryError::Broken(error)) = registry.add(&all, address(1), length, Check::Header) else {
+        panic!()
+    };
     assert_eq!(error.broken, Broken::BadMagic);
-    let Err(RegistryError::Flaw(flaw)) = registry.add(&all, address(2), length, Check::Full) else { panic!() };
+    let Err(RegistryError::Flaw(flaw)) = registry.add(&all, address(2), length, Check::Full) else {
+        panic!()
+    };
     assert_eq!(flaw.kind, FlawKind::RowCount);
     assert_eq!(registry.add(&[], address(0), length, Check::Full), Err(RegistryError::EmptyRange));
     assert!(registry.is_empty());

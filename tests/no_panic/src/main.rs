@@ -9,12 +9,10 @@ use core::hint::black_box;
 
 use unwind_arch::{AnyArch, AnyRegisters};
 use unwind_core::dwarf::{DwarfIndex, DwarfIndexEntry, DwarfSections, DwarfSource, Flavor, Section};
-use unwind_core::sframe::{
-    Check, RegistrySlot, SFrameIndex, SFrameIndexEntry, SFrameRegistry, SFrameSource,
-};
+use unwind_core::sframe::{Check, RegistrySlot, SFrameIndex, SFrameIndexEntry, SFrameRegistry, SFrameSource};
 use unwind_core::{
-    Arch, ByteOrder, FrameSource, MemoryError, MemoryReader, Module, ModuleMap, Options, Register, RegisterFile,
-    UnwindUserTypes, Unwinder, UserRegisters, WordSize, from_fn,
+    Arch, ByteOrder, FrameSource, MemoryError, MemoryReader, Module, ModuleMap, Options, Register,
+    RegisterFile, UnwindUserTypes, Unwinder, UserRegisters, WordSize, from_fn,
 };
 
 /// Never called: `check` fails if it is linked.
@@ -69,7 +67,10 @@ fn walks<A: Arch>(arch: A, bytes: &[u8], words: &[u64]) -> usize {
     for section in sframe.sections().flatten() {
         sound = sound.wrapping_add(usize::from(section.validate().is_ok()));
         for fde in section.fdes().flatten() {
-            sound = section.rows(&fde).flatten().fold(sound, |sound, row| sound.wrapping_add(usize::from(row.is_mangled)));
+            sound = section
+                .rows(&fde)
+                .flatten()
+                .fold(sound, |sound, row| sound.wrapping_add(usize::from(row.is_mangled)));
         }
     }
     if let Some(Ok(section)) = sframe.sections().next()
@@ -82,7 +83,8 @@ fn walks<A: Arch>(arch: A, bytes: &[u8], words: &[u64]) -> usize {
     let registry = SFrameRegistry::new(slots, list.as_slice());
     let added = registry.add(&[black_box(7)..black_box(9)], 5, black_box(4), Check::Full).is_ok();
 
-    let modules = [Module { start: black_box(1), end: black_box(100), bias: 7, source: (Some(dwarf), Some(sframe)) }];
+    let modules =
+        [Module { start: black_box(1), end: black_box(100), bias: 7, source: (Some(dwarf), Some(sframe)) }];
     let Ok(map) = ModuleMap::new(&arch, &modules) else { return 0 };
     let mut options = Options::default();
     options.guesses = black_box(true);
@@ -107,9 +109,18 @@ fn walks<A: Arch>(arch: A, bytes: &[u8], words: &[u64]) -> usize {
         let _ = unwinder.next(&mut state, &mut memory());
     }
     let named = usize::from(FrameSource::<A>::types(unwinder.source()).is_empty());
-    [needed, usize::from(verified), sound, usize::from(added), depth, named, text.0, trace.map_or(0, |trace| trace.nr)]
-        .into_iter()
-        .fold(0, usize::wrapping_add)
+    [
+        needed,
+        usize::from(verified),
+        sound,
+        usize::from(added),
+        depth,
+        named,
+        text.0,
+        trace.map_or(0, |trace| trace.nr),
+    ]
+    .into_iter()
+    .fold(0, usize::wrapping_add)
 }
 
 /// Register sets out of every layout.
@@ -128,7 +139,9 @@ fn layouts(arch: AnyArch, bytes: &[u8]) -> usize {
 /// This very stack.
 fn own_stack() -> usize {
     let unwinder = Unwinder::new(unwind_arch::host::HostArch::host(), ());
-    unwind_arch::host::with_registers(|registers| unwinder.depth(registers, memory()).map_or(0, |(depth, _)| depth))
+    unwind_arch::host::with_registers(|registers| {
+        unwinder.depth(registers, memory()).map_or(0, |(depth, _)| depth)
+    })
 }
 
 /// The registers are words by number.

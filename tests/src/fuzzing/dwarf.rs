@@ -1,7 +1,9 @@
 //! The target `dwarf`: any sections, and sections that were right before they were damaged.
 
 use arbitrary::{Arbitrary, Unstructured};
-use unwind_core::dwarf::{DwarfIndex, DwarfIndexEntry, DwarfSections, DwarfSource, Flavor, Section};
+use unwind_core::dwarf::{
+    DwarfIndex, DwarfIndexEntry, DwarfRule, DwarfSections, DwarfSource, Flavor, Section,
+};
 use unwind_core::{
     Arch, Evaluated, FrameSource, LookupError, Module, ModuleMap, Pc, Query, Rule, UnwindUserType, Unwinder,
 };
@@ -126,6 +128,8 @@ fn check(arch: AnyArch, sections: DwarfSections<'_>, bias: u64, pcs: &[u64]) {
     let mut eh_frame = DwarfSections { debug_frame: None, eh_frame_hdr: None, ..sections };
     eh_frame.debug_frame_index = None;
     let debug_frame = DwarfSections { eh_frame: None, eh_frame_hdr: None, ..sections };
+    enumerate(arch, eh_frame, Flavor::EhFrame);
+    enumerate(arch, debug_frame, Flavor::DebugFrame);
     for pc in pcs {
         let pc = arch.word_size().truncate(*pc);
         for sections in [sections, indexed] {
@@ -140,6 +144,52 @@ fn check(arch: AnyArch, sections: DwarfSections<'_>, bias: u64, pcs: &[u64]) {
         if let Some(section) = debug_frame.debug_frame {
             compare(evaluate(arch, debug_frame, 0, pc), judge::debug_frame(made, section), pc);
         }
+    }
+}
+
+/// Every row of every function in one pass: they cover the function, and say what a lookup finds at
+/// both their ends.
+fn enumerate(arch: AnyArch, sections: DwarfSections<'_>, flavor: Flavor) {
+    let source =
+        DwarfSource::new(DwarfSections { eh_frame_index: None, debug_frame_index: None, ..sections });
+    let functions: Vec<_> = source.functions(&arch, flavor).take(64).filter_map(Result::ok).collect();
+    let covers = |address: u64| {
+        functions.iter().filter(|other| address.wrapping_sub(other.start()) < other.length()).count()
+    };
+    for function in &functions {
+        // Ranges that leave the address space are no functions.
+        let end = function.start().checked_add(function.length());
+        let Some(end) = end.filter(|end| *end <= arch.word_size().max_address()) else { continue };
+        let mut next = function.start();
+        for row in function.rows() {
+            assert_eq!(row.start, next, "rows have no gaps");
+            assert_ne!(row.length, 0);
+            next = row.start + row.length;
+            for address in [row.start, next - 1] {
+                // Where functions overlap, a lookup may have found another one.
+                if covers(address) != 1 || functions.len() == 64 {
+                    continue;
+                }
+                let mut made = Made { arch, pc: address };
+                let query = Query::new(Pc::Exact(address));
+                let found = source.lookup(&arch, UnwindUserType::Dwarf, &query, &mut made);
+                let rule = match row.rule {
+                    DwarfRule::Frame(frame) => Some(frame),
+                    DwarfRule::Blocks { size, split, first, second } => {
+                        let in_block = (address - row.start) % u64::from(size);
+                        Some(if in_block < u64::from(split) { first } else { second })
+                    }
+                    DwarfRule::None(_) => None,
+                };
+                match (rule, found) {
+                    (Some(rule), Ok(Some(found))) => assert_eq!(Rule::Frame(rule), found.rule, "{row:x?}"),
+                    (Some(_), found) => panic!("at {address:#x}: {row:x?}, but {found:x?}"),
+                    (None, Ok(None)) => panic!("at {address:#x}: {row:x?}, but nothing covers it"),
+                    (None, _) => {}
+                }
+            }
+        }
+        assert_eq!(next, end, "rows cover their function");
     }
 }
 

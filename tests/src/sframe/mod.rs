@@ -3,10 +3,14 @@
 
 mod describe;
 mod elf;
+mod frames;
 mod probe;
+mod roundtrip;
 mod target;
 
 pub use describe::{Function, RowBytes, Section};
 pub use elf::{Elf, files, folder};
+pub use frames::FrameSections;
 pub use probe::{Probe, pcs_of_interest, probe, probe_at};
+pub use roundtrip::{Written, canonical, round_trip};
 pub use target::{S390x, lookup};

@@ -6,6 +6,7 @@ pub mod cfi;
 pub mod chaos;
 mod choose;
 mod code;
+mod convention;
 mod layout;
 mod memory;
 mod module;

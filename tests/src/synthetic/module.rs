@@ -70,6 +70,8 @@ pub struct Form {
     pub version: u8,
     /// Whether its length has 64 bits.
     pub is_64: bool,
+    /// The first two letters of its augmentation.
+    pub augmentation: [u8; 2],
     /// Of its addresses.
     pub pointer_encoding: u8,
 }
@@ -77,13 +79,14 @@ pub struct Form {
 impl DwarfModule {
     /// Its sections, for a source.
     pub fn sections(&self) -> DwarfSections<'_> {
-        let mut sections = DwarfSections::default();
-        sections.eh_frame = self.eh_frame.as_ref().map(section);
-        sections.debug_frame = self.debug_frame.as_ref().map(section);
-        sections.eh_frame_hdr = self.hdr.as_ref().map(|(data, svma)| Section { data, svma: *svma });
-        sections.text_svma = Some(self.text_svma);
-        sections.got_svma = Some(self.got_svma);
-        sections
+        DwarfSections {
+            eh_frame: self.eh_frame.as_ref().map(section),
+            debug_frame: self.debug_frame.as_ref().map(section),
+            eh_frame_hdr: self.hdr.as_ref().map(|(data, svma)| Section { data, svma: *svma }),
+            text_svma: Some(self.text_svma),
+            got_svma: Some(self.got_svma),
+            ..DwarfSections::default()
+        }
     }
 }
 
@@ -201,7 +204,9 @@ impl<'w> ModuleWriter<'w> {
                     let encoded = cie.augmentation.starts_with(b"zR");
                     let pointer_encoding = if encoded { cie.pointer_encoding } else { encoding::ABSPTR };
                     let (flavor, version, is_64) = (section.flavor, cie.version, cie.is_64);
-                    self.forms.push(Form { flavor, version, is_64, pointer_encoding });
+                    let letter = |index: usize| cie.augmentation.get(index).copied().unwrap_or(b' ');
+                    let augmentation = [letter(0), letter(1)];
+                    self.forms.push(Form { flavor, version, is_64, augmentation, pointer_encoding });
                     if !in_debug_frame {
                         let word = self.arch.word_size();
                         self.entries.push((start, word.truncate(section.svma.wrapping_add(fde))));
@@ -228,17 +233,18 @@ impl<'w> ModuleWriter<'w> {
             1 if debug_frame => 4,
             _ => 1,
         };
-        let with_data = signal || !debug_frame || random & 0x100 != 0;
+        let with_data = signal || random & 0x4100 != 0;
         if with_data {
             let letters = b"RLPBG";
-            let chosen = letters.iter().zip([0x200u64, 0x400, 0x800, 0x1000, 0x2000]);
+            let chosen = letters.iter().zip([0x1_8200u64, 0x400, 0x800, 0x1000, 0x2000]);
             cie.augmentation = vec![b'z'];
             cie.augmentation.extend(chosen.filter(|(_, bit)| random & bit != 0).map(|(letter, _)| letter));
             if signal {
                 cie.augmentation.push(b'S');
             }
-        } else if random & 0x4000 != 0 && !debug_frame {
-            cie.augmentation = b"eh".to_vec();
+        } else {
+            let old = random & 0x2_0000 != 0 && !debug_frame;
+            cie.augmentation = if old { b"eh".to_vec() } else { Vec::new() };
         }
         let count = u64::try_from(encoding::FORMATS.len()).expect("nine");
         let format = encoding::FORMATS[usize::try_from((random >> 16) % count).expect("below nine")];

@@ -80,7 +80,7 @@ fn h36_signals_on_every_stack() {
         for roles in chains {
             // On the interrupted function's stack, on others, and on both in turn.
             for same_stack in [|_| 0x1_0000, |_| 0, |number: u32| (number / 2 % 2) << 16] {
-                let stack = lay_out(arch, &chain(roles, |number| number * 0x73 | same_stack(number)));
+                let stack = lay_out(arch, &chain(roles, |number| (number * 0x73) | same_stack(number)));
                 check(&stack);
                 let exact = stack.frames.iter().filter(|frame| frame.pc.is_exact()).count();
                 let signals = roles.iter().filter(|role| matches!(role, Signal | Trampoline)).count();

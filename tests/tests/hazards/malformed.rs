@@ -6,9 +6,7 @@ use unwind_core::{Broken, LookupError, Pc, Rule, SourceError};
 use super::table::{EH_FRAME, HDR, Table, X86, lookup};
 
 fn sections(bytes: &[u8]) -> DwarfSections<'_> {
-    let mut sections = DwarfSections::default();
-    sections.eh_frame = Some(Section { data: bytes, svma: EH_FRAME });
-    sections
+    DwarfSections { eh_frame: Some(Section { data: bytes, svma: EH_FRAME }), ..DwarfSections::default() }
 }
 
 fn broken(found: Result<Option<Rule>, LookupError>) -> Broken {
@@ -133,8 +131,8 @@ fn h15_a_cie_pointer_that_leads_to_no_cie() {
     }
     // In `.debug_frame`, where it is an offset, a CIE can point to itself.
     let itself = [&16u32.to_le_bytes()[..], &0u32.to_le_bytes(), &[0; 12]].concat();
-    let mut sections = DwarfSections::default();
-    sections.debug_frame = Some(Section { data: &itself, svma: 0 });
+    let debug_frame = Some(Section { data: &itself, svma: 0 });
+    let sections = DwarfSections { debug_frame, ..DwarfSections::default() };
     assert_eq!(broken(lookup(&X86, sections, Pc::Exact(0))), Broken::BadCie);
 }
 

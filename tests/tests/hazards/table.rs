@@ -70,9 +70,8 @@ impl Table {
     }
 
     pub fn sections(&self) -> DwarfSections<'_> {
-        let mut sections = DwarfSections::default();
-        sections.eh_frame = Some(Section { data: &self.section.bytes.data, svma: EH_FRAME });
-        sections
+        let eh_frame = Some(Section { data: &self.section.bytes.data, svma: EH_FRAME });
+        DwarfSections { eh_frame, ..DwarfSections::default() }
     }
 
     /// Looks a pc up by scanning, through the search table, and through an index; they must agree.

@@ -110,11 +110,10 @@ impl<'d, A: Arch> DwarfFunction<'d, A> {
     /// Its rows. Together they cover the whole function.
     pub fn rows(&self) -> DwarfRows<'_, 'd, A> {
         let mut no_memory = NoMemory;
-        let machine = self
-            .input(&mut no_memory)
-            .and_then(|mut input| Machine::new(&mut input, self.arch.cfi_vendor(), &self.fde, &self.columns));
-        let (machine, broken) = match machine {
-            Ok(machine) => (Some(machine), None),
+        let mut machine = Machine::blank(self.arch.cfi_vendor(), &self.fde, &self.columns);
+        let begun = self.input(&mut no_memory).and_then(|mut input| machine.begin(&mut input, &self.fde));
+        let (machine, broken) = match begun {
+            Ok(()) => (Some(machine), None),
             Err(error) => (None, Some(self.row(0, self.fde.length, false, DwarfRule::None(error.into())))),
         };
         DwarfRows { function: self, machine, instructions: self.fde.instructions, pending: broken }

@@ -6,11 +6,12 @@ use super::section::Input;
 use crate::{Broken, CfiVendor, LookupError, Register, SourceError};
 
 /// How deep `remember_state` may nest. Compilers nest it once or twice; a row of three columns
-/// has 32 bytes.
+/// has 36 bytes.
 pub(super) const REMEMBER_DEPTH: usize = 8;
 
-/// An expression in the section.
+/// An expression in the section. Packed, so that the rule of a column has 8 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(Rust, packed(2))]
 pub(super) struct ExpressionAt {
     offset: u32,
     length: u16,
@@ -68,7 +69,8 @@ pub(super) fn row_at<'d, const N: usize>(
     svma: u64,
     registers: &[Register; N],
 ) -> Result<Row<N>, LookupError> {
-    let mut machine = Machine::new(input, vendor, fde, registers)?;
+    let mut machine = Machine::blank(vendor, fde, registers);
+    machine.begin(input, fde)?;
     machine.wanted = fde.cie.address_size.truncate(svma.wrapping_sub(fde.start));
     machine.run(input, fde.instructions)?;
     Ok(machine.row)
@@ -93,15 +95,11 @@ pub(super) struct Machine<'f, const N: usize> {
 }
 
 impl<'f, const N: usize> Machine<'f, N> {
-    /// A machine that has carried out what the CIE says, before the first instruction of `fde`.
-    pub(super) fn new<'d>(
-        input: &mut Input<'d, '_>,
-        vendor: CfiVendor,
-        fde: &'f Fde<'d>,
-        registers: &'f [Register; N],
-    ) -> Result<Self, LookupError> {
+    /// A machine that has carried out nothing so far.
+    #[inline]
+    pub(super) fn blank(vendor: CfiVendor, fde: &'f Fde<'_>, registers: &'f [Register; N]) -> Self {
         let blank = Row { cfa: Cfa::Undefined, columns: [Column::Unspecified; N], ra_sign: RaSign::Plain };
-        let mut machine = Machine {
+        Machine {
             vendor,
             cie: &fde.cie,
             start: fde.start,
@@ -112,11 +110,16 @@ impl<'f, const N: usize> Machine<'f, N> {
             initial: blank,
             remembered: [blank; REMEMBER_DEPTH],
             depth: 0,
-        };
-        machine.run(input, fde.cie.instructions)?;
-        machine.initial = machine.row;
-        machine.location = 0;
-        Ok(machine)
+        }
+    }
+
+    /// Carries out what the CIE says.
+    #[inline]
+    pub(super) fn begin<'d>(&mut self, input: &mut Input<'d, '_>, fde: &Fde<'d>) -> Result<(), LookupError> {
+        self.run(input, fde.cie.instructions)?;
+        self.initial = self.row;
+        self.location = 0;
+        Ok(())
     }
 
     /// How far from the FDE's first address the row at hand begins.

@@ -31,6 +31,7 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
     ///
     /// # Errors
     /// Where the row is no rule at all, or one of its expressions is malformed.
+    #[inline]
     pub(super) fn rule(&self, row: &Row<COLUMNS>) -> Result<Rule, SourceError> {
         let [ra, fp, sp] = row.columns;
         // Whoever called the outermost function, it was not through this stack: nothing else of
@@ -60,6 +61,7 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
         }
     }
 
+    #[inline]
     pub(super) fn cfa(&self, cfa: Cfa) -> Result<(Option<CfaRule>, Option<Formula>), SourceError> {
         match cfa {
             Cfa::Undefined => Err(self.error(Broken::NoCfa)),
@@ -88,6 +90,7 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
         }
     }
 
+    #[inline]
     pub(super) fn ra(&self, column: Column) -> Result<Option<RaRule>, SourceError> {
         Ok(match column {
             Column::Unspecified | Column::SameValue => Some(self.ra_in(self.return_address)?),
@@ -122,6 +125,7 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
         Ok(RaRule::InRegister { base: self.base(register), offset: 0 })
     }
 
+    #[inline]
     pub(super) fn fp(&self, column: Column) -> Result<Option<FpRule>, SourceError> {
         Ok(match column {
             Column::Unspecified | Column::SameValue => Some(FpRule::Unchanged),
@@ -152,6 +156,7 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
 
     /// Whether the row's rule for sp, if it has one, says no more than that it is the CFA plus the
     /// ABI's bias.
+    #[inline]
     pub(super) fn sp_is_cfa(&self, column: Column, cfa: Option<Formula>) -> Result<bool, SourceError> {
         let bias = self.arch.sp_bias();
         let (formula, place) = match column {

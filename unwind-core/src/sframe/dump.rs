@@ -28,8 +28,6 @@ impl<'d> SFrameSection<'d> {
     ///
     /// ```
     /// # fn print(bytes: &[u8]) -> Result<(), unwind_core::SourceError> {
-    /// # extern crate std;
-    /// # use std::println;
     /// use unwind_core::sframe::SFrameSections;
     ///
     /// for section in SFrameSections::new(bytes, 0x40_2000) {

@@ -230,7 +230,7 @@ impl CfiSection {
             target
         };
         if pointer_encoding & 0x70 == encoding::ALIGNED {
-            while self.here() % u64::from(word.bytes()) != 0 {
+            while !self.here().is_multiple_of(u64::from(word.bytes())) {
                 self.bytes.u8(0);
             }
             self.bytes.word(stored);

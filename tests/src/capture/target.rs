@@ -1,0 +1,93 @@
+//! What the capturer needs to know of an architecture.
+
+use super::aarch64;
+
+/// All that can be captured.
+pub const TARGETS: &[&Target] = &[&aarch64::TARGET];
+
+/// An architecture under qemu-user.
+pub struct Target {
+    /// Its name, as `Arch::name` has it.
+    pub name: &'static str,
+    /// The emulator.
+    pub emulator: &'static str,
+    /// Where the emulator looks for the dynamic linker and shared libraries.
+    pub sysroot: &'static str,
+    /// Where the emulator is told to put the program's address 0 (`-B`): 0 where the program has 64 bits.
+    pub guest_base: u64,
+    /// What a `g` reply of the gdb stub holds.
+    pub slots: &'static [Slot],
+    /// The slot of pc.
+    pub pc: usize,
+    /// The slot of sp.
+    pub sp: usize,
+    /// Whether the bytes of a word in memory and in `g` replies come most significant first.
+    pub big_endian: bool,
+    /// The size of a word.
+    pub word: usize,
+    /// The DWARF numbers of the registers that a call preserves, but sp.
+    pub preserved: &'static [u16],
+    /// How many bytes of the stack a call takes for the return address.
+    pub call_slot: u64,
+    /// How many bytes below sp are in use.
+    pub red_zone: u64,
+    /// The longest instruction, in bytes.
+    pub instruction: usize,
+    /// The `kind` of `Z0` packets.
+    pub breakpoint: u8,
+    /// What the instruction in these bytes does, at this pc.
+    pub decode: fn(code: &[u8], pc: u64) -> Flow,
+    /// Where control leaves the sequence that begins with a load-exclusive instruction, given the code from
+    /// there ([`EXCLUSIVE`] instructions) and its pc. Stopping inside would make the store fail, for ever.
+    pub exits: fn(code: &[u8], pc: u64) -> Vec<u64>,
+    /// Where a function that has just been entered returns to, if the return address is in a
+    /// register: its slot. `None` where it is the word at sp.
+    pub link: Option<usize>,
+    /// Where a signal frame holds the interrupted pc: its offset from sp at the handler's first instruction.
+    pub signal_pc: u64,
+}
+
+/// A register in a `g` reply.
+pub struct Slot {
+    /// Its DWARF number, or `captured::NO_NUMBER`.
+    pub number: u16,
+    /// Where it begins in the reply.
+    pub offset: usize,
+    /// How many bytes it has: at most 8.
+    pub size: usize,
+}
+
+/// What an instruction does, as far as the call stack is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Anything else; direct jumps as well.
+    Plain,
+    /// Calls. The return address.
+    Call(u64),
+    /// Returns, or jumps to the address in the link register.
+    Return,
+    /// Jumps to a computed address.
+    Jump,
+    /// Calls the kernel. The address of the next instruction.
+    SystemCall(u64),
+    /// Traps: the stub reports the signal as it reports the end of a step.
+    Trap,
+    /// Loads a word that a later store-exclusive instruction stores to.
+    LoadExclusive,
+}
+
+/// The longest sequence from a load-exclusive to its store-exclusive, in instructions.
+pub const EXCLUSIVE: usize = 16;
+
+impl Target {
+    /// The target of this name.
+    pub fn by_name(name: &str) -> Option<&'static Target> {
+        TARGETS.iter().copied().find(|target| target.name == name)
+    }
+
+    /// The word in these bytes of memory.
+    pub fn word_of(&self, bytes: &[u8]) -> u64 {
+        let fold = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
+        if self.big_endian { bytes.iter().fold(0, fold) } else { bytes.iter().rev().fold(0, fold) }
+    }
+}

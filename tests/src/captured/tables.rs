@@ -1,0 +1,152 @@
+//! The unwind tables of captured modules, ready for walks.
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use unwind_core::dwarf::{DwarfIndex, DwarfIndexEntry, DwarfSections, DwarfSource, Flavor, Section};
+use unwind_core::{Arch, Module, Pc};
+
+use super::module::CapturedModule;
+use super::run::Run;
+use crate::oracle::cfi;
+
+/// A module's tables, kept for the rest of the process.
+pub struct Tables {
+    /// The file's name.
+    pub name: String,
+    /// Its executable segments (svma).
+    pub code: Vec<Range<u64>>,
+    /// Its call frame information.
+    pub sections: DwarfSections<'static>,
+    /// The same, for gimli.
+    pub for_gimli: DwarfSections<'static>,
+    /// The addresses (svma) that FDEs cover, as gimli reads them; sorted.
+    covered: Vec<Range<u64>>,
+}
+
+impl Tables {
+    /// Where there is no `.eh_frame_hdr`, an index is built.
+    pub fn new<A: Arch>(arch: &A, module: CapturedModule) -> &'static Self {
+        let module: &'static CapturedModule = Box::leak(Box::new(module));
+        let section = |name| {
+            let section = module.section(name)?;
+            Some(Section { data: &section.data, svma: section.svma })
+        };
+        let mut sections = DwarfSections {
+            eh_frame: section(".eh_frame"),
+            eh_frame_hdr: section(".eh_frame_hdr"),
+            ..DwarfSections::default()
+        };
+        if sections.eh_frame_hdr.is_none()
+            && let Ok(count) = DwarfIndex::room(arch, &sections, Flavor::EhFrame)
+        {
+            let room = vec![DwarfIndexEntry::default(); count].leak();
+            sections.eh_frame_index = DwarfIndex::build(arch, &sections, Flavor::EhFrame, room).ok();
+        }
+        let mut for_gimli = sections;
+        for_gimli.eh_frame =
+            sections.eh_frame.map(|section| Section { data: without_key(section.data), ..section });
+        let covered = cfi::covered(&for_gimli);
+        let (name, code) = (module.name.clone(), module.code.clone());
+        Box::leak(Box::new(Tables { name, code, sections, for_gimli, covered }))
+    }
+
+    fn covers(&self, svma: u64) -> bool {
+        let after = self.covered.partition_point(|range| range.start <= svma);
+        after.checked_sub(1).is_some_and(|index| self.covered[index].contains(&svma))
+    }
+}
+
+/// `.eh_frame` with `S` (a signal frame) where an augmentation says `B` (return addresses are signed with key B):
+/// gimli does not know that letter, and what it says about coverage and rows is the same for both.
+fn without_key(section: &[u8]) -> &'static [u8] {
+    let section = section.to_vec().leak();
+    let mut entries = &mut *section;
+    // An entry: its length, then 0 for a CIE, its version, and the augmentation up to a 0.
+    while let Some((length, rest)) = entries.split_first_chunk_mut::<4>() {
+        let length = u32::from_le_bytes(*length) as usize;
+        if length == 0 || length > rest.len() {
+            break;
+        }
+        let (entry, rest) = rest.split_at_mut(length);
+        if let Some((&mut [0, 0, 0, 0, _], rest)) = entry.split_first_chunk_mut::<5>() {
+            let letters = rest.iter_mut().take_while(|letter| **letter != 0);
+            letters.filter(|letter| **letter == b'B').for_each(|letter| *letter = b'S');
+        }
+        entries = rest;
+    }
+    section
+}
+
+/// The modules of a folder, each read once.
+pub struct Library<A> {
+    arch: A,
+    folder: PathBuf,
+    read: HashMap<String, &'static Tables>,
+}
+
+impl<A: Arch> Library<A> {
+    /// The `*.module` files in `folder`.
+    pub fn new(arch: A, folder: &Path) -> Self {
+        Library { arch, folder: folder.to_owned(), read: HashMap::new() }
+    }
+
+    /// The module of this name.
+    ///
+    /// # Errors
+    /// Where there is none, or it is malformed.
+    pub fn get(&mut self, name: &str) -> io::Result<&'static Tables> {
+        if let Some(tables) = self.read.get(name) {
+            return Ok(tables);
+        }
+        let file = std::fs::read(self.folder.join(format!("{name}.module")))?;
+        let tables = Tables::new(&self.arch, CapturedModule::from_file(&file).map_err(io::Error::other)?);
+        self.read.insert(name.to_owned(), tables);
+        Ok(tables)
+    }
+}
+
+/// The modules of a run where they were loaded.
+pub struct Loaded {
+    mapped: Vec<(Range<u64>, u64, &'static Tables)>,
+    /// The same, for a walk.
+    pub map: Vec<Module<DwarfSource<'static>>>,
+}
+
+impl Loaded {
+    /// The modules of `run`.
+    ///
+    /// # Errors
+    /// As for [`Library::get`].
+    pub fn new<A: Arch>(library: &mut Library<A>, run: &Run) -> io::Result<Self> {
+        let mut mapped = Vec::new();
+        for module in &run.modules {
+            let tables = library.get(&module.name)?;
+            let avma = |svma: u64| svma.wrapping_add(module.bias);
+            let ranges =
+                tables.code.iter().map(|code| (avma(code.start)..avma(code.end), module.bias, tables));
+            mapped.extend(ranges);
+        }
+        mapped.sort_by_key(|(range, ..)| range.start);
+        let map = mapped.iter().map(|(range, bias, tables)| Module {
+            start: range.start,
+            end: range.end,
+            bias: *bias,
+            source: DwarfSource::new(tables.sections),
+        });
+        Ok(Loaded { map: map.collect(), mapped })
+    }
+
+    /// The module at `address` (avma), and the address as its file states it.
+    pub fn at(&self, address: u64) -> Option<(&'static Tables, u64)> {
+        let (_, bias, tables) = self.mapped.iter().find(|(range, ..)| range.contains(&address))?;
+        Some((tables, address.wrapping_sub(*bias)))
+    }
+
+    /// Whether call frame information covers `pc`.
+    pub fn has_cfi(&self, pc: Pc) -> bool {
+        self.at(pc.lookup_address()).is_some_and(|(tables, svma)| tables.covers(svma))
+    }
+}
