@@ -1,5 +1,7 @@
 //! The registry of SFrame sections: against a slow model, and with readers that race a writer.
 
+#![allow(clippy::single_range_in_vec_init, reason = "a list of one range of text is meant")]
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -288,7 +288,7 @@ impl<'p> Session<'p> {
             return Ok(None);
         }
         self.turns += 1;
-        if !wanted || self.turns % self.plan.thin != 0 {
+        if !wanted || !self.turns.is_multiple_of(self.plan.thin) {
             self.thinned += 1;
             return Ok(None);
         }
@@ -538,9 +538,9 @@ impl<'p> Session<'p> {
     fn finish(mut self, command: String, status: Option<u8>) -> io::Result<Captured> {
         let used = self.samples.iter().flat_map(|sample| [sample.call, sample.under_way.flatten()]).flatten();
         let (calls, numbers) = self.chains.finish(used, self.target);
+        let renumber = |call: Option<u32>| call.map(|call| numbers[&call]);
         for sample in &mut self.samples {
-            let renumber = |call: Option<u32>| call.map(|call| numbers[&call]);
-            sample.call = renumber(sample.call);
+            sample.call = sample.call.map(|call| numbers[&call]);
             sample.under_way = sample.under_way.map(renumber);
         }
         let visited = |file: &&super::symbols::Loaded| self.code.keys().any(|piece| file.is_code(*piece));

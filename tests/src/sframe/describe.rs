@@ -132,7 +132,7 @@ impl Function {
 
     /// The same with starts of 1, 2 or 4 bytes.
     pub fn with_wide_starts(mut self, bytes: u8) -> Self {
-        self.info = self.info & 0xf0 | bytes / 2;
+        self.info = self.info & 0xf0 | (bytes / 2);
         self
     }
 

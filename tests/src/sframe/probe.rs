@@ -110,7 +110,7 @@ fn check_row(section: &SFrameSection<'_>, fde: &Fde, svma: u64, found: Result<Op
     let offset = svma - fde.start;
     let offset = fde.block_size.map_or(offset, |block| offset % u64::from(block));
     let rows: Vec<_> = section.rows(fde).collect();
-    let last = rows.iter().flatten().filter(|row| u64::from(row.start) <= offset).last();
+    let last = rows.iter().flatten().rfind(|row| u64::from(row.start) <= offset);
     match found {
         Ok(found) => assert_eq!(found.as_ref(), last, "{svma:#x} {fde:?}"),
         Err(error) => assert!(rows.contains(&Err(error)), "{svma:#x} {fde:?}: {error}"),
