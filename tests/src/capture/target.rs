@@ -38,7 +38,7 @@ pub struct Target {
     /// What the instruction in these bytes does, at this pc.
     pub decode: fn(code: &[u8], pc: u64) -> Flow,
     /// Where control leaves the sequence that begins with a load-exclusive instruction, given the code from
-    /// there ([`EXCLUSIVE`] instructions) and its pc. Stopping inside would make the store fail, for ever.
+    /// there (`EXCLUSIVE` instructions) and its pc. Stopping inside would make the store fail, for ever.
     pub exits: fn(code: &[u8], pc: u64) -> Vec<u64>,
     /// Where a function that has just been entered returns to, if the return address is in a
     /// register: its slot. `None` where it is the word at sp.
