@@ -153,8 +153,10 @@ fn enumerate(arch: AnyArch, sections: DwarfSections<'_>, flavor: Flavor) {
     let source =
         DwarfSource::new(DwarfSections { eh_frame_index: None, debug_frame_index: None, ..sections });
     let functions: Vec<_> = source.functions(&arch, flavor).take(64).filter_map(Result::ok).collect();
+    // Ranges may wrap around the end of the address space.
     let covers = |address: u64| {
-        functions.iter().filter(|other| address.wrapping_sub(other.start()) < other.length()).count()
+        let behind = |start: u64| arch.word_size().truncate(address.wrapping_sub(start));
+        functions.iter().filter(|other| behind(other.start()) < other.length()).count()
     };
     for function in &functions {
         // Ranges that leave the address space are no functions.

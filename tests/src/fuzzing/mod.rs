@@ -4,8 +4,10 @@
 mod dwarf;
 mod judge;
 mod sframe;
+mod sframe_roundtrip;
 mod walk;
 
 pub use dwarf::{DwarfInput, SectionsInput, dwarf};
 pub use sframe::sframe;
+pub use sframe_roundtrip::sframe_roundtrip;
 pub use walk::{Damage, RuleInput, TableInput, Value, WalkInput, walk};
