@@ -3,6 +3,7 @@
 
 pub mod capture;
 pub mod captured;
+pub mod ehabi;
 pub mod fuzzing;
 pub mod oracle;
 pub mod reference;

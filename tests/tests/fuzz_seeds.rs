@@ -47,6 +47,11 @@ fn sframe_over_its_seeds() {
 }
 
 #[test]
+fn sframe_roundtrip_over_its_seeds() {
+    assert!(seeds("sframe_roundtrip", fuzzing::sframe_roundtrip) >= 1);
+}
+
+#[test]
 fn walk_over_random_bytes() {
     (0..2000).for_each(|number| fuzzing::walk(&random(number)));
 }
@@ -54,4 +59,22 @@ fn walk_over_random_bytes() {
 #[test]
 fn dwarf_over_random_bytes() {
     (0..2000).for_each(|number| fuzzing::dwarf(&random(number)));
+}
+
+#[test]
+fn sframe_over_random_bytes() {
+    // A header that parses, or hardly anything would be read.
+    (0..2000).for_each(|number| {
+        let mut data = random(number);
+        let header =
+            [0, 0xe2, 0xde, [1, 2, 3][number as usize % 3], number as u8 & 7, 3 - (number / 8) as u8 % 2];
+        let len = data.len().min(header.len());
+        data[..len].copy_from_slice(&header[..len]);
+        fuzzing::sframe(&data);
+    });
+}
+
+#[test]
+fn sframe_roundtrip_over_random_bytes() {
+    (0..2000).for_each(|number| fuzzing::sframe_roundtrip(&random(number)));
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use unwind_arch_aarch64::{Aarch64, Registers};
 use unwind_core::{Arch, Register};
-use unwind_tests::captured::{Library, Listed, Loaded, Report, Run, Subject};
+use unwind_tests::captured::{Kind, Library, Listed, Loaded, Report, Run, Subject};
 use unwind_tests::oracle::judge::{Fault, Judge, Mode};
 
 /// Which runs there are, by the beginnings of their names: each is one test, so that they run side by side.
@@ -110,6 +110,8 @@ fn subject() -> Subject<'static, Aarch64> {
         // mov x8, #139; svc #0
         trampoline: 8,
         listed: LISTED,
+        tables: Kind::Dwarf,
+        entry: None,
     }
 }
 

@@ -146,7 +146,7 @@ fn everything_is_generated() {
     assert_eq!(kinds("fp "), 10);
     assert_eq!((kinds("frame "), kinds("evaluated ")), (2, 2));
     assert_eq!(kinds("arch "), 7);
-    assert_eq!(kinds("end "), 9);
+    assert_eq!(kinds("end "), 10);
     assert_eq!(kinds("source "), 10);
     assert_eq!(kinds("trust "), 4);
     assert_eq!(kinds("bound ") + kinds("knows fp ") + kinds("kernel half "), 6);
@@ -165,6 +165,7 @@ fn discriminant(end: &str) -> String {
         "UndefinedReturnAddress",
         "ZeroReturnAddress",
         "ZeroFramePointer",
+        "ZeroFrameRecord",
         "EntryFunction",
         "NotCovered",
         "Unreadable",

@@ -11,11 +11,12 @@ use std::process::Command;
 
 use object::{Object, ObjectSection};
 use unwind_arch_aarch64::Aarch64;
+use unwind_arch_s390x::S390x;
 use unwind_arch_x86_64::X86_64;
 use unwind_core::dwarf::{DwarfSource, Flavor};
 use unwind_core::sframe::{SFrameSection, SFrameSource, Version, WriteError, convert_to_vec};
 use unwind_core::{Arch, FrameSource, MemoryError, Pc, Query, UnwindUserType, from_fn};
-use unwind_tests::sframe::{FrameSections, S390x, folder};
+use unwind_tests::sframe::{FrameSections, folder};
 
 /// Where the assembler's `.sframe` covers a pc, so does ours, with the same rule.
 #[test]

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use gimli::{BaseAddresses, CieOrFde, EndianSlice, RunTimeEndian, UnwindSection};
 use object::Object;
 use unwind_arch_aarch64::Aarch64;
+use unwind_arch_s390x::S390x;
 use unwind_arch_x86_64::X86_64;
 use unwind_core::dwarf::{DwarfRule, DwarfSource, Flavor};
 use unwind_core::sframe::{
@@ -21,7 +22,7 @@ use unwind_core::sframe::{
 use unwind_core::{
     Arch, FrameSource, LookupError, MemoryError, Pc, Query, Rule, Trust, UnwindUserType, from_fn,
 };
-use unwind_tests::sframe::{FrameSections, S390x, folder};
+use unwind_tests::sframe::{FrameSections, folder};
 
 type Slice<'d> = EndianSlice<'d, RunTimeEndian>;
 

@@ -408,3 +408,24 @@ fn registers_of_32_bits_may_arrive_sign_extended() {
     let frame = machine.step().expect("nothing is wrong");
     assert_eq!((frame.pc, frame.sp, frame.fp), (Pc::Return(0x9000_0000), 0x8000_7008, Some(0x8000_7010)));
 }
+
+#[test]
+fn a_frame_record_without_return_address_ends_the_chain_but_where_execution_stopped() {
+    let mut machine = Machine::new(X86, sp(8), AT_CFA, KEEP);
+    machine.rules = Rules::default();
+    // The record that the frame pointer leads to, at SP + 0x40.
+    let mut machine = machine.word(SP + 0x40, 0).word(SP + 0x48, 0);
+    let by_fp = Some(UnwindUserType::FramePointer);
+    let no_code = UnwindError { cause: StepError::NotCode { address: 0 }, pc: Pc::Exact(IP), source: by_fp };
+    assert_eq!(machine.step(), Err(End::Failed(no_code)));
+    // The same record, from the frame that called.
+    let mut machine = {
+        machine.rules.push(IP, IP, KIND, UnwindUserFrame::plain(false, 16, -8, None));
+        machine.word(SP + 8, 0x50_0000)
+    };
+    machine.options.max_frames = 3;
+    let unwinder = Unwinder::with_options(X86, &machine.rules, machine.options.clone());
+    let walk = walk_by_library(&unwinder, &machine.registers, || &machine.memory).expect("it starts");
+    assert_eq!((walk.frames.len(), walk.end), (2, End::Complete(Mark::ZeroFrameRecord)));
+    assert_eq!(walk.frames[1].provenance.trust, Trust::Exact);
+}

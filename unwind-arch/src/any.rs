@@ -2,8 +2,7 @@
 #![allow(unused_variables, reason = "with every architecture's feature off, nothing is left to do")]
 
 #[cfg(feature = "layout")]
-use core::fmt;
-
+use unwind_core::LayoutError;
 use unwind_core::{
     Arch, ByteOrder, CfiVendor, Code, Register, RegisterFile, SignalFrame, UnwindUserFrame, UserRegisters,
     WordSize,
@@ -17,6 +16,7 @@ macro_rules! architectures {
             [
                 "x86_64" X86_64 unwind_arch_x86_64,
                 "aarch64" Aarch64 unwind_arch_aarch64,
+                "s390x" S390x unwind_arch_s390x,
             ]
             $($arguments)*
         }
@@ -44,18 +44,6 @@ macro_rules! enums {
                 #[doc = concat!("Those of `", $feature, "`")]
                 #[cfg(feature = $feature)]
                 $name($krate::Registers),
-            )*
-        }
-
-        /// Why bytes are no register set of an architecture chosen at run time.
-        #[cfg(feature = "layout")]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[non_exhaustive]
-        pub enum AnyLayoutError {
-            $(
-                #[doc = concat!("Of `", $feature, "`")]
-                #[cfg(feature = $feature)]
-                $name($krate::LayoutError),
             )*
         }
     };
@@ -119,8 +107,8 @@ macro_rules! parse {
             $(
                 #[cfg(feature = $feature)]
                 AnyArch::$name($inner) => $krate::Registers::$constructor $arguments
-                    .map(AnyRegisters::$name)
-                    .map_err(AnyLayoutError::$name),
+                    .map(AnyRegisters::$name),
+
             )*
         }
     };
@@ -144,6 +132,11 @@ impl Arch for AnyArch {
     #[inline]
     fn word_size(&self) -> WordSize {
         architectures!(each! AnyArch(arch) = *self => arch.word_size())
+    }
+
+    #[inline]
+    fn register_size(&self) -> WordSize {
+        architectures!(each! AnyArch(arch) = *self => arch.register_size())
     }
 
     #[inline]
@@ -268,7 +261,7 @@ impl AnyRegisters {
     ///
     /// # Errors
     /// Where these bytes are no such registers of `arch`.
-    pub fn from_user_regs(arch: AnyArch, bytes: &[u8]) -> Result<Self, AnyLayoutError> {
+    pub fn from_user_regs(arch: AnyArch, bytes: &[u8]) -> Result<Self, LayoutError> {
         architectures!(parse! arch as known => from_user_regs(known, bytes))
     }
 
@@ -276,7 +269,7 @@ impl AnyRegisters {
     ///
     /// # Errors
     /// Where these bytes are no such descriptor of `arch`.
-    pub fn from_prstatus(arch: AnyArch, bytes: &[u8]) -> Result<Self, AnyLayoutError> {
+    pub fn from_prstatus(arch: AnyArch, bytes: &[u8]) -> Result<Self, LayoutError> {
         architectures!(parse! arch as known => from_prstatus(known, bytes))
     }
 
@@ -284,7 +277,7 @@ impl AnyRegisters {
     ///
     /// # Errors
     /// Where these bytes are no such context of `arch`.
-    pub fn from_ucontext(arch: AnyArch, bytes: &[u8]) -> Result<Self, AnyLayoutError> {
+    pub fn from_ucontext(arch: AnyArch, bytes: &[u8]) -> Result<Self, LayoutError> {
         architectures!(parse! arch as known => from_ucontext(known, bytes))
     }
 
@@ -293,7 +286,7 @@ impl AnyRegisters {
     ///
     /// # Errors
     /// Where these bytes are no such sample of `arch`.
-    pub fn from_perf_sample(arch: AnyArch, mask: u64, bytes: &[u8]) -> Result<Self, AnyLayoutError> {
+    pub fn from_perf_sample(arch: AnyArch, mask: u64, bytes: &[u8]) -> Result<Self, LayoutError> {
         architectures!(parse! arch as known => from_perf_sample(known, mask, bytes))
     }
 }
@@ -316,13 +309,3 @@ impl UserRegisters for AnyRegisters {
         architectures!(each! AnyRegisters(set) = *self => set.is_user())
     }
 }
-
-#[cfg(feature = "layout")]
-impl fmt::Display for AnyLayoutError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        architectures!(each! AnyLayoutError(error) = *self => error.fmt(f))
-    }
-}
-
-#[cfg(feature = "layout")]
-impl core::error::Error for AnyLayoutError {}

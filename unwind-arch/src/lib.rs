@@ -5,6 +5,7 @@
 //! |---|---|---|---|
 //! | `x86_64` | 62, 64-bit, little-endian | `X86_64` | `unwind_arch_x86_64::Registers` |
 //! | `aarch64` | 183, 64-bit, both byte orders | `Aarch64` | `unwind_arch_aarch64::Registers` |
+//! | `s390x` | 22, 64-bit, big-endian | `S390x` | `unwind_arch_s390x::Registers` |
 //!
 //! # Known when you build
 //! Use the architecture's own value and register set: `unwind_arch::x86_64::X86_64` and
@@ -46,13 +47,15 @@
 
 mod any;
 
-#[cfg(feature = "layout")]
-pub use any::AnyLayoutError;
 pub use any::{AnyArch, AnyRegisters};
 #[cfg(feature = "aarch64")]
 pub use unwind_arch_aarch64 as aarch64;
+#[cfg(feature = "s390x")]
+pub use unwind_arch_s390x as s390x;
 #[cfg(feature = "x86_64")]
 pub use unwind_arch_x86_64 as x86_64;
+#[cfg(feature = "layout")]
+pub use unwind_core::LayoutError;
 
 /// The architecture that this program runs on.
 #[cfg(all(

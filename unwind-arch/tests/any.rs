@@ -1,10 +1,11 @@
 //! The architecture chosen at run time does what the chosen one does.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests")]
-#![cfg(all(feature = "x86_64", feature = "aarch64", feature = "layout"))]
+#![cfg(all(feature = "x86_64", feature = "aarch64", feature = "s390x", feature = "layout"))]
 
 use unwind_arch::aarch64::Aarch64;
+use unwind_arch::s390x::S390x;
 use unwind_arch::x86_64::X86_64;
-use unwind_arch::{AnyArch, AnyLayoutError, AnyRegisters};
+use unwind_arch::{AnyArch, AnyRegisters, LayoutError};
 use unwind_core::{Arch, Code, Register, RegisterFile, StartError, Unwinder, UserRegisters};
 
 #[test]
@@ -16,13 +17,14 @@ fn elf_headers_choose() {
                 (62, 2, 1) => Some(AnyArch::X86_64(X86_64)),
                 (183, 2, 1) => Some(AnyArch::Aarch64(Aarch64::new())),
                 (183, 2, 2) => Some(AnyArch::Aarch64(Aarch64::big_endian())),
+                (22, 2, 2) => Some(AnyArch::S390x(S390x)),
                 _ => None,
             };
             assert_eq!(AnyArch::from_elf(machine, class, data), expected);
             found += u32::from(expected.is_some());
         }
     }
-    assert_eq!(found, 3);
+    assert_eq!(found, 4);
 }
 
 /// Every answer that `arch` gives.
@@ -52,6 +54,7 @@ fn the_chosen_one_answers() {
     for arch in [Aarch64::new(), Aarch64::big_endian(), Aarch64::new().with_address_bits(39)] {
         assert_eq!(answers(AnyArch::Aarch64(arch)), answers(arch));
     }
+    assert_eq!(answers(AnyArch::S390x(S390x)), answers(S390x));
     assert_ne!(answers(X86_64), answers(Aarch64::new()));
     assert_ne!(answers(Aarch64::new()), answers(Aarch64::new().with_address_bits(39)));
 }
@@ -86,7 +89,7 @@ fn registers_of_the_chosen_one() {
 
 #[test]
 fn bytes_of_the_chosen_one() {
-    type Parser = fn(AnyArch, &[u8]) -> Result<AnyRegisters, AnyLayoutError>;
+    type Parser = fn(AnyArch, &[u8]) -> Result<AnyRegisters, LayoutError>;
     let perf: Parser = |arch, bytes| AnyRegisters::from_perf_sample(arch, 0xff, bytes);
     // Bytes needed, and offset of sp, by a C compiler's offsetof.
     let parsers: [(Parser, [(usize, usize); 2]); 4] = [

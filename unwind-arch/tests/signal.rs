@@ -43,7 +43,7 @@ extern "C" fn handler(_: c_int, _: *mut siginfo_t, context: *mut c_void) {
         let interrupted = frames
             .find(|frame| frame.provenance.source == Some(UnwindUserType::SignalTrampoline))
             .unwrap_or_else(|| panic!("the walk did not come over the trampoline: {:?}", frames.end()));
-        let state = frames.state().registers().clone();
+        let state = *frames.state().registers();
         let known = (0..).take(Registers::COUNT).map(Register);
         let registers =
             Registers::from_dwarf(known.filter_map(|register| Some((register, state.get(register)?))))

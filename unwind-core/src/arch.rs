@@ -10,7 +10,8 @@ use crate::{ByteOrder, Register, UnwindUserFrame, WordSize};
 /// answer from the ABI's own document and name the section beside it.
 ///
 /// 1. **Words**: [`word_size`](Arch::word_size), [`byte_order`](Arch::byte_order); ILP32 variants
-///    are values of the same type.
+///    are values of the same type, with a [`register_size`](Arch::register_size) of their own where
+///    registers are wider than addresses.
 /// 2. **DWARF numbers** of [`sp`](Arch::sp), [`fp`](Arch::fp), [`ra`](Arch::ra) and
 ///    [`ip`](Arch::ip). `ra` is the register that holds the return address at function entry; on
 ///    a machine that pushes it, the column that call frame information uses for it, which then
@@ -28,14 +29,24 @@ use crate::{ByteOrder, Register, UnwindUserFrame, WordSize};
 ///    libraries use, and where the signal frame holds each register, from the kernel's uapi headers.
 /// 8. **[`strip_code_pointer`](Arch::strip_code_pointer)**: pointer authentication, Thumb, mode bits.
 /// 9. **[`cfi_vendor`](Arch::cfi_vendor)**: vendor call frame instructions.
-/// 10. Register sets from ptrace, core notes, `ucontext` and perf layouts, in the crate's
-///     `registers.rs`.
+/// 10. **Registers**: [`register_set!`](crate::register_set) in the crate's `registers.rs`, beside the
+///     DWARF numbers by name; the layouts of ptrace, core notes, `ucontext` and perf, as tables, in
+///     its `layout.rs` (`RegisterLayout` and `PerfLayout`, feature `layout`).
+/// 11. **Choice at run time**: `from_elf`, by the `e_machine`, `EI_CLASS` and `EI_DATA` of an ELF
+///     header; a feature, a dependency and a line in the facade crate `unwind-arch`.
 pub trait Arch: Copy {
     /// The architecture's usual name, in lower case.
     fn name(&self) -> &'static str;
 
     /// The size of an address and of a saved register.
     fn word_size(&self) -> WordSize;
+
+    /// The size of a register as it is saved on the stack: the word size, but where addresses are
+    /// narrower than registers (MIPS n32, x32). What is read is cut to a word.
+    #[inline]
+    fn register_size(&self) -> WordSize {
+        self.word_size()
+    }
 
     /// The order of bytes in data. (Code may differ; see [`Code`].)
     fn byte_order(&self) -> ByteOrder;

@@ -66,7 +66,7 @@ pub(crate) fn evaluate_trampoline<A: Arch>(
     let sp = registers.get(arch.sp()).ok_or(LookupError::UnknownRegister(arch.sp()))?;
     let mut word = |offset: i32| {
         let address = arch.word_size().offset(sp, i64::from(offset)).ok_or(LookupError::AddressOverflow)?;
-        Ok::<u64, LookupError>(memory.read_word(address, arch.word_size(), arch.byte_order())?)
+        Ok::<u64, LookupError>(memory.read_word(address, arch.register_size(), arch.byte_order())?)
     };
     let mut held = |wanted: Register| {
         signal

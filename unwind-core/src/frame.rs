@@ -34,10 +34,10 @@ pub enum CfaRule {
     Deref {
         /// The register to start from.
         base: Base,
-        /// In bytes, before the word is read. Must fit into 24 bits.
+        /// In bytes, before the word is read. Must fit into 23 bits.
         offset: i32,
-        /// In bytes, added to the word.
-        add: i8,
+        /// In bytes, added to the word. Must fit into 9 bits: enough for the 160 bytes of s390x.
+        add: i16,
     },
 }
 
@@ -136,7 +136,7 @@ const SP_IS_BOUND: u8 = 1 << 7;
 
 impl UnwindUserFrame {
     /// Puts a rule together, or `None` where it does not fit: a base register above 253, or a
-    /// dereferenced CFA whose offset needs more than 24 bits.
+    /// dereferenced CFA whose offset needs more than 23 bits, or what is added to it more than 9.
     pub const fn new(cfa: CfaRule, ra: RaRule, fp: FpRule) -> Option<Self> {
         let (cfa_base, cfa_off, deref) = match cfa {
             CfaRule::Offset { base, offset } => (base, offset, 0),
@@ -226,13 +226,8 @@ impl UnwindUserFrame {
         if self.tags & CFA_DEREF == 0 {
             CfaRule::Offset { base, offset: self.cfa_off }
         } else {
-            let [add, low, mid, high] = self.cfa_off.to_le_bytes();
-            let sign = if high & 0x80 == 0 { 0 } else { 0xff };
-            CfaRule::Deref {
-                base,
-                offset: i32::from_le_bytes([low, mid, high, sign]),
-                add: i8::from_le_bytes([add]),
-            }
+            let (offset, add) = unpack_deref(self.cfa_off);
+            CfaRule::Deref { base, offset, add }
         }
     }
 
@@ -323,16 +318,23 @@ const fn unpack_base(packed: u8) -> Base {
     }
 }
 
-/// Offset and addend of a dereferenced CFA in one word: 24 bits and 8.
-const fn pack_deref(offset: i32, add: i8) -> Option<i32> {
-    let [low, mid, high, sign] = offset.to_le_bytes();
-    let fits = match sign {
-        0 => high & 0x80 == 0,
-        0xff => high & 0x80 != 0,
-        _ => false,
-    };
-    let [add] = add.to_le_bytes();
-    if fits { Some(i32::from_le_bytes([add, low, mid, high])) } else { None }
+/// How many bits of a packed word are the addend of a dereferenced CFA; the others are its offset.
+const ADD_BITS: u32 = 9;
+
+/// Offset and addend of a dereferenced CFA in one word, `None` where they do not fit.
+const fn pack_deref(offset: i32, add: i16) -> Option<i32> {
+    let [low, high] = add.to_le_bytes();
+    let add_bits = i32::from_le_bytes([low, high & 1, 0, 0]);
+    let packed = offset.wrapping_shl(ADD_BITS) | add_bits;
+    let back = unpack_deref(packed);
+    if back.0 == offset && back.1 == add { Some(packed) } else { None }
+}
+
+#[inline]
+const fn unpack_deref(packed: i32) -> (i32, i16) {
+    let unused = i32::BITS.wrapping_sub(ADD_BITS);
+    let [low, high, ..] = packed.wrapping_shl(unused).wrapping_shr(unused).to_le_bytes();
+    (packed.wrapping_shr(ADD_BITS), i16::from_le_bytes([low, high]))
 }
 
 #[cfg(test)]
@@ -352,9 +354,9 @@ mod tests {
             for offset in [0, 1, -1, 8, 540_128, i32::MAX, i32::MIN] {
                 let cfas = [
                     Some(CfaRule::Offset { base, offset }),
-                    Some(CfaRule::Deref { base, offset: -8, add: i8::MIN }),
-                    Some(CfaRule::Deref { base, offset: 0x7f_ffff, add: i8::MAX }),
-                    Some(CfaRule::Deref { base, offset: -0x80_0000, add: 8 }),
+                    Some(CfaRule::Deref { base, offset: -8, add: -256 }),
+                    Some(CfaRule::Deref { base, offset: 0x3f_ffff, add: 255 }),
+                    Some(CfaRule::Deref { base, offset: -0x40_0000, add: 160 }),
                 ];
                 let ras = [
                     RaRule::AtCfa(offset),
@@ -408,8 +410,9 @@ mod tests {
                 None
             );
         }
-        for offset in [0x80_0000, -0x80_0001, i32::MAX, i32::MIN] {
-            let cfa = CfaRule::Deref { base: Base::Sp, offset, add: 0 };
+        let far = [0x40_0000, -0x40_0001, i32::MAX, i32::MIN].map(|offset| (offset, 0));
+        for (offset, add) in far.into_iter().chain([256, -257, i16::MAX, i16::MIN].map(|add| (8, add))) {
+            let cfa = CfaRule::Deref { base: Base::Sp, offset, add };
             assert_eq!(UnwindUserFrame::new(cfa, RaRule::AtCfa(-8), FpRule::Unchanged), None);
         }
     }

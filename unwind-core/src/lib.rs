@@ -37,8 +37,9 @@
 //! 5. The stack must shrink: the caller's sp is above this frame's, or equal to it where the pc
 //!    is exact (a leaf that keeps its return address in a register).
 //! 6. The CFA is aligned to the target's word.
-//! 7. The return address is read, and stripped by the architecture. Zero ends the walk, complete.
-//!    One that is certainly not code fails.
+//! 7. The return address is read, and stripped by the architecture. Zero ends the walk, complete; but
+//!    where a frame pointer or back chain led to it from an exact pc, it shows that this was none, and
+//!    the step fails. A return address that is certainly not code fails.
 //! 8. The frame pointer is read.
 //! 9. (ip, sp) differs from before. Then ip, sp and fp are committed together.
 //!
@@ -84,11 +85,16 @@ mod arch;
 mod convention;
 #[cfg(feature = "dwarf")]
 pub mod dwarf;
+#[cfg(feature = "ehabi")]
+pub mod ehabi;
 mod frame;
+#[cfg(feature = "layout")]
+mod layout;
 mod memory;
 mod module_map;
 mod outcome;
 mod register;
+mod register_set;
 #[cfg(feature = "sframe")]
 pub mod sframe;
 #[cfg(any(feature = "dwarf", feature = "sframe"))]
@@ -102,11 +108,14 @@ mod walk;
 pub use address::{ByteOrder, Pc, WordSize};
 pub use arch::{Arch, CfiVendor, Code, SignalFrame};
 pub use frame::{Base, CfaRule, FpRule, FrameKind, RaRule, UnwindUserFrame};
+#[cfg(feature = "layout")]
+pub use layout::{LayoutError, PerfLayout, RegisterLayout};
 pub use memory::{FnReader, MemoryError, MemoryReader, from_fn};
 pub use module_map::{Module, ModuleMap, ModuleMapError};
 pub use outcome::{Cut, End, Frame, Mark, Provenance, StartError, StepError, Unusable, UnwindError};
 pub use register::{
-    CallerRegisters, Register, RegisterFile, RegisterSet, TopmostRegisters, TrackedRegisters, UserRegisters,
+    CallerRegisters, FillRegisters, Register, RegisterFile, RegisterSet, TopmostRegisters, TrackedRegisters,
+    UserRegisters,
 };
 pub use source::{
     Broken, CodeAt, Evaluated, Found, FrameSource, LookupError, Query, Rule, SourceError, Trust,

@@ -68,6 +68,8 @@ pub enum Unusable {
     Broken(SourceError),
     /// Its rule needs a register that is not known in that frame.
     UnknownRegister(Register),
+    /// It says that the frame cannot be unwound.
+    CannotUnwind,
 }
 
 impl From<Unusable> for StepError {
@@ -75,6 +77,7 @@ impl From<Unusable> for StepError {
         match why {
             Unusable::Broken(error) => StepError::Broken(error),
             Unusable::UnknownRegister(register) => StepError::UnknownRegister(register),
+            Unusable::CannotUnwind => StepError::CannotUnwind,
         }
     }
 }
@@ -84,6 +87,7 @@ impl fmt::Display for Unusable {
         match self {
             Unusable::Broken(error) => write!(f, "{error}"),
             Unusable::UnknownRegister(Register(number)) => write!(f, "register {number} is not known"),
+            Unusable::CannotUnwind => f.write_str("the frame cannot be unwound"),
         }
     }
 }
@@ -112,10 +116,15 @@ impl End {
 pub enum Mark {
     /// Its return address is undefined: its table says that nobody called it.
     UndefinedReturnAddress,
-    /// Its return address is zero.
+    /// Its return address is zero, at the place where a rule says that it is.
     ZeroReturnAddress,
-    /// The frame pointer chain ends with zero.
+    /// The frame pointer chain ends with a frame pointer of zero. By convention, as no table covers the
+    /// place.
     ZeroFramePointer,
+    /// The frame pointer chain ends with a frame record whose return address is zero. By convention.
+    ZeroFrameRecord,
+    /// The ABI's back chain ends with zero. By convention.
+    ZeroBackChain,
     /// It is in the entry function that the embedder named.
     EntryFunction,
 }
@@ -155,6 +164,10 @@ pub enum StepError {
     UnknownRegister(Register),
     /// The source has a rule that it can neither put into words nor evaluate.
     NotExpressible,
+    /// The table says that the frame cannot be unwound. On Arm that is how threads begin, so it is how
+    /// most walks there end; but it also stands where code was built without unwind information, and
+    /// so proves nothing.
+    CannotUnwind,
     /// The CFA is based on a frame pointer below the stack pointer.
     FramePointerBelowStack {
         /// The frame pointer.
@@ -195,6 +208,7 @@ impl fmt::Display for StepError {
                 write!(f, "its rule needs register {number}, which is not known there")
             }
             StepError::NotExpressible => f.write_str("its rule cannot be evaluated"),
+            StepError::CannotUnwind => f.write_str("its unwind information says that it cannot be unwound"),
             StepError::FramePointerBelowStack { fp, sp } => {
                 write!(f, "frame pointer {fp:#x} is below the stack pointer {sp:#x}")
             }
@@ -231,6 +245,8 @@ impl fmt::Display for End {
                     Mark::UndefinedReturnAddress => "undefined return address",
                     Mark::ZeroReturnAddress => "zero return address",
                     Mark::ZeroFramePointer => "zero frame pointer",
+                    Mark::ZeroFrameRecord => "zero return address in a frame record",
+                    Mark::ZeroBackChain => "zero back chain",
                     Mark::EntryFunction => "entry function",
                 }
             ),
@@ -296,6 +312,7 @@ impl From<LookupError> for Failure {
             LookupError::Memory(error) => Failure::Memory(error),
             LookupError::UnknownRegister(register) => Failure::Step(StepError::UnknownRegister(register)),
             LookupError::AddressOverflow => Failure::Step(StepError::AddressOverflow),
+            LookupError::CannotUnwind => Failure::Step(StepError::CannotUnwind),
         }
     }
 }

@@ -1,5 +1,9 @@
 //! Registers: where they come from, and which ones a walk tracks.
 
+/// Registers with DWARF numbers from here on are never tracked. Machines keep theirs below, but for
+/// vectors and pseudo-registers.
+pub(crate) const TRACKED: u16 = 128;
+
 /// A register, by its DWARF number in the target's ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
@@ -40,6 +44,20 @@ impl<T: UserRegisters + ?Sized> UserRegisters for &T {
     fn is_user(&self) -> bool {
         (**self).is_user()
     }
+}
+
+/// A register set that can be filled: what [`register_set!`](crate::register_set) declares.
+pub trait FillRegisters: UserRegisters + Default {
+    /// There are no user registers.
+    fn absent() -> Self;
+
+    /// The same set, with `register` known.
+    #[must_use]
+    fn with(self, register: Register, value: u64) -> Self;
+
+    /// The same set, with the program counter known.
+    #[must_use]
+    fn with_ip(self, ip: u64) -> Self;
 }
 
 /// Where a source writes the caller's registers that it recovers; see
@@ -133,19 +151,27 @@ impl core::fmt::Debug for TopmostRegisters<'_> {
     }
 }
 
-/// The registers with DWARF numbers below `N` (at most 64), with a validity bit each: for
-/// debuggers, and for code whose CFA rests on a register other than sp and fp.
-#[derive(Clone, Debug)]
+/// The registers with DWARF numbers below `N` (at most [`TrackedRegisters::MOST`]), with a validity
+/// bit each: for debuggers, and for code whose CFA rests on a register other than sp and fp.
+#[derive(Clone, Copy, Debug)]
 pub struct TrackedRegisters<const N: usize> {
     values: [u64; N],
-    known: u64,
+    known: u128,
 }
 
 impl<const N: usize> TrackedRegisters<N> {
+    /// The largest `N` that means anything: registers with numbers from here on are never tracked.
+    pub const MOST: u16 = TRACKED;
+
+    /// A set that knows nothing.
+    pub const fn unknown() -> Self {
+        TrackedRegisters { values: [0; N], known: 0 }
+    }
+
     /// A set that knows what `registers` knows.
     pub fn new(registers: &dyn UserRegisters) -> Self {
-        let mut set = TrackedRegisters { values: [0; N], known: 0 };
-        for number in 0..64 {
+        let mut set = Self::unknown();
+        for number in 0..TRACKED {
             let register = Register(number);
             if let Some(value) = registers.get(register).filter(|_| set.wants(register)) {
                 set.set(register, value);
@@ -154,10 +180,28 @@ impl<const N: usize> TrackedRegisters<N> {
         set
     }
 
-    fn bit(register: Register) -> u64 {
-        if usize::from(register.0) < N { 1u64.checked_shl(u32::from(register.0)).unwrap_or(0) } else { 0 }
+    /// Makes the value of `register` unknown.
+    #[inline]
+    pub fn unset(&mut self, register: Register) {
+        self.known &= !Self::bit(register);
+        if let Some(slot) = self.values.get_mut(usize::from(register.0)) {
+            *slot = 0;
+        }
+    }
+
+    fn bit(register: Register) -> u128 {
+        if usize::from(register.0) < N { 1u128.checked_shl(u32::from(register.0)).unwrap_or(0) } else { 0 }
     }
 }
+
+/// Two sets are equal where they know the same registers, with the same values.
+impl<const N: usize> PartialEq for TrackedRegisters<N> {
+    fn eq(&self, other: &Self) -> bool {
+        (0..TRACKED).all(|number| self.get(Register(number)) == other.get(Register(number)))
+    }
+}
+
+impl<const N: usize> Eq for TrackedRegisters<N> {}
 
 impl<const N: usize> RegisterFile for TrackedRegisters<N> {
     #[inline]
@@ -191,7 +235,7 @@ impl<const N: usize> RegisterSet for TrackedRegisters<N> {
     }
 
     fn retain(&mut self, keep: &dyn Fn(Register) -> bool) {
-        for number in 0..64 {
+        for number in 0..TRACKED {
             let register = Register(number);
             if !keep(register) {
                 self.known &= !Self::bit(register);

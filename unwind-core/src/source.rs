@@ -241,7 +241,7 @@ pub enum Broken {
     BadFde,
     /// A search table disagrees with what it indexes, or is not sorted.
     BadIndex,
-    /// A call frame instruction that is not known.
+    /// A call frame or unwinding instruction that is not known.
     UnknownInstruction,
     /// An instruction that does not make sense where it stands, such as a location that goes back.
     BadInstruction,
@@ -275,6 +275,8 @@ pub enum Broken {
     ZeroBlockSize,
     /// A row is out of order, outside its function, or has words that make no sense.
     BadRow,
+    /// A personality routine that is not known: what it reads cannot be parsed.
+    UnknownPersonality,
     /// Anything else that is malformed.
     Malformed,
 }
@@ -290,7 +292,7 @@ impl fmt::Display for Broken {
             Broken::BadCie => "bad CIE",
             Broken::BadFde => "bad FDE",
             Broken::BadIndex => "search table does not match its contents",
-            Broken::UnknownInstruction => "unknown call frame instruction",
+            Broken::UnknownInstruction => "unknown instruction",
             Broken::BadInstruction => "misplaced call frame instruction",
             Broken::RememberStackFull => "remember_state nested too deep",
             Broken::RememberStackEmpty => "restore_state without remember_state",
@@ -307,6 +309,7 @@ impl fmt::Display for Broken {
             Broken::UnknownAbi => "unknown or foreign ABI",
             Broken::ZeroBlockSize => "blocks of no size",
             Broken::BadRow => "bad row",
+            Broken::UnknownPersonality => "unknown personality routine",
             Broken::Malformed => "malformed",
         })
     }
@@ -342,6 +345,9 @@ pub enum LookupError {
     UnknownRegister(crate::Register),
     /// The rule computes an address outside the target's address space.
     AddressOverflow,
+    /// The table says that frames of this code cannot be unwound: where threads begin, but also where
+    /// code was built without unwind information.
+    CannotUnwind,
 }
 
 impl From<SourceError> for LookupError {

@@ -6,7 +6,7 @@
 use crate::convention;
 use crate::memory::{MemoryError, MemoryReader};
 use crate::outcome::{Cut, End, Failure, Mark, Provenance, StepError, Unusable, UnwindError};
-use crate::source::{CodeAt, Evaluated, FrameSource, Query, Rule, Trust, UnwindUserType};
+use crate::source::{CodeAt, Evaluated, FrameSource, LookupError, Query, Rule, Trust, UnwindUserType};
 use crate::{
     Arch, Base, CfaRule, FpRule, FrameKind, Options, Pc, RaRule, Register, RegisterFile, RegisterSet,
     UnwindUserFrame, UnwindUserState, UnwindUserTypes, WordSize,
@@ -54,6 +54,7 @@ where
         let why = match failure {
             Failure::Step(StepError::Broken(error)) => Unusable::Broken(error),
             Failure::Step(StepError::UnknownRegister(register)) => Unusable::UnknownRegister(register),
+            Failure::Step(StepError::CannotUnwind) => Unusable::CannotUnwind,
             // That nothing can be read any more says nothing about guesses.
             Failure::Memory(error @ MemoryError::Transport { .. }) => {
                 return Err(End::Truncated(Cut::Memory(error)));
@@ -105,7 +106,11 @@ where
     let query = Query::new(state.pc);
     let of_source = source.types().contains(kind);
     let found = if of_source {
-        source.lookup(arch, kind, &query, memory)?
+        match source.lookup(arch, kind, &query, memory) {
+            // The code that handlers return to, marked like everything else without a table.
+            Err(LookupError::CannotUnwind) if is_trampoline(arch, source, options, state, memory)? => None,
+            found => found?,
+        }
     } else {
         convention::lookup(arch, source, kind, state.pc, memory)?
     };
@@ -115,18 +120,63 @@ where
     if found.is_at_end && is_trampoline(arch, source, options, state, memory)? {
         return Ok(None);
     }
-    // A zero at the end of the chain. At an exact pc it says nothing: the register may hold
-    // anything there.
-    if kind == UnwindUserType::FramePointer && state.fp == Some(0) && !state.pc.is_exact() {
-        return Err(Failure::Complete(Mark::ZeroFramePointer));
+    let is_chain = matches!(kind, UnwindUserType::FramePointer | UnwindUserType::BackChain);
+    if is_chain && !state.pc.is_exact() {
+        chain_goes_on(arch, kind, found.rule, state, memory)?;
     }
     let caller = match found.rule {
         Rule::Frame(frame) if !R::TRACKS && matches!(frame.kind(), FrameKind::Call) => {
-            apply(arch, source, frame, state, memory)?
+            apply(arch, source, frame, state, memory)
         }
-        rule => attempt_in_full(arch, source, kind, rule, state, memory)?,
+        rule => attempt_in_full(arch, source, kind, rule, state, memory),
     };
-    Ok(Some((caller, found.trust)))
+    match caller {
+        Ok(caller) => Ok(Some((caller, found.trust))),
+        Err(Failure::Complete(Mark::ZeroReturnAddress)) if is_chain => Err(link_to_zero(kind, state.pc)),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Whether the frame pointer chain or the back chain ends here, with zero. Not asked at an exact pc:
+/// there, register and stack may hold anything.
+#[inline]
+fn chain_goes_on<A, M, R>(
+    arch: &A,
+    kind: UnwindUserType,
+    rule: Rule,
+    state: &UnwindUserState<R>,
+    memory: &mut M,
+) -> Result<(), Failure>
+where
+    A: Arch,
+    M: MemoryReader,
+    R: RegisterSet,
+{
+    if kind == UnwindUserType::FramePointer {
+        return match state.fp {
+            Some(0) => Err(Failure::Complete(Mark::ZeroFramePointer)),
+            _ => Ok(()),
+        };
+    }
+    if let Rule::Frame(frame) = rule
+        && let CfaRule::Deref { base, offset, .. } = frame.cfa()
+    {
+        let link = offset_from(arch.word_size(), base_value(arch, state, base)?, offset)?;
+        if memory.read_word(link, arch.word_size(), arch.byte_order())? == 0 {
+            return Err(Failure::Complete(Mark::ZeroBackChain));
+        }
+    }
+    Ok(())
+}
+
+/// What a return address of zero means that a chain led to: its end, by convention; at an exact pc
+/// nothing but that this was no link.
+fn link_to_zero(kind: UnwindUserType, pc: Pc) -> Failure {
+    match (pc, kind) {
+        (Pc::Exact(_), _) => StepError::NotCode { address: 0 }.into(),
+        (_, UnwindUserType::BackChain) => Failure::Complete(Mark::ZeroBackChain),
+        _ => Failure::Complete(Mark::ZeroFrameRecord),
+    }
 }
 
 /// Whether the pc is at a signal trampoline that no table describes, right behind a function that
@@ -234,27 +284,31 @@ where
     };
     // The stack is checked before memory is read on its word.
     let sp = caller_sp(arch, cfa, None, kind, state)?;
+    let saved = arch.register_size();
     let ra = match frame.ra() {
-        RaRule::AtCfa(offset) => memory.read_word(offset_from(word, cfa, offset)?, word, order)?,
+        RaRule::AtCfa(offset) => memory.read_word(offset_from(word, cfa, offset)?, saved, order)?,
         RaRule::InRegister { base, offset } => offset_from(word, base_value(arch, state, base)?, offset)?,
         RaRule::AtRegister { base, offset } => {
-            memory.read_word(offset_from(word, base_value(arch, state, base)?, offset)?, word, order)?
+            memory.read_word(offset_from(word, base_value(arch, state, base)?, offset)?, saved, order)?
         }
         RaRule::Undefined => return Err(Failure::Complete(Mark::UndefinedReturnAddress)),
     };
     let pc = caller_pc(arch, source, ra, kind)?;
     let fp = match frame.fp() {
         FpRule::Unchanged => state.fp,
-        FpRule::AtCfa(offset) => Some(memory.read_word(offset_from(word, cfa, offset)?, word, order)?),
+        FpRule::AtCfa(offset) => Some(memory.read_word(offset_from(word, cfa, offset)?, saved, order)?),
         FpRule::CfaOffset(offset) => Some(offset_from(word, cfa, offset)?),
         FpRule::InRegister { base, offset } => {
             Some(offset_from(word, base_value(arch, state, base)?, offset)?)
         }
-        FpRule::AtRegister { base, offset } => {
-            Some(memory.read_word(offset_from(word, base_value(arch, state, base)?, offset)?, word, order)?)
-        }
+        FpRule::AtRegister { base, offset } => Some(memory.read_word(
+            offset_from(word, base_value(arch, state, base)?, offset)?,
+            saved,
+            order,
+        )?),
         FpRule::Undefined => None,
     };
+    let fp = fp.map(|fp| word.truncate(fp));
     has_moved(pc, sp, kind, state)?;
     Ok(Caller { pc, sp, sp_is_bound: frame.sp_is_bound(), fp, registers: None })
 }

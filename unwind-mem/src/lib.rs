@@ -11,13 +11,19 @@
 //! Closures become readers through [`unwind_core::from_fn`]. These need no allocator and no
 //! standard library.
 //!
-//! With the feature `process`, on Linux, module `process` has live processes: their memory, the
-//! ELF modules they are made of, their threads stopped through ptrace. That needs std.
+//! With the feature `process`, on Linux, module `process` has live processes: their memory, their
+//! threads stopped through ptrace. With the feature `core-dump`, on any host, module `core_dump` has
+//! ELF core files of any machine. Both find the ELF files that a target is made of, and the tables
+//! in them (module `elf`). They need std.
 
-#![cfg_attr(not(any(test, all(feature = "process", target_os = "linux"))), no_std)]
+#![cfg_attr(not(any(test, feature = "core-dump", all(feature = "process", target_os = "linux"))), no_std)]
 #![cfg_attr(not(feature = "process"), forbid(unsafe_code))]
 #![cfg_attr(feature = "process", deny(unsafe_code))]
 
+#[cfg(feature = "core-dump")]
+pub mod core_dump;
+#[cfg(any(feature = "core-dump", all(feature = "process", target_os = "linux")))]
+pub mod elf;
 mod layers;
 mod page_cache;
 #[cfg(all(feature = "process", target_os = "linux"))]

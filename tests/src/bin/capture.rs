@@ -10,10 +10,12 @@ use unwind_tests::capture::{Plan, Target, capture};
 #[cfg(target_os = "linux")]
 const USAGE: &str =
     "usage: capture TARGET NAME PROGRAM FOLDER [--from FUNCTION | --from-start] [--limit SAMPLES]
-       [--thin N] [--inject SIGNAL,SIGNAL… --every N] [-- EMULATOR-OPTION…]
+       [--thin N] [--elsewhere N] [--sections NAME,NAME…] [--inject SIGNAL,SIGNAL… --every N]
+       [-- EMULATOR-OPTION…]
 
 Runs PROGRAM and writes FOLDER/NAME.run, and FOLDER/FILE.module for every file of the program that is
-not there yet. Signals are numbers as gdb counts them.";
+not there yet, with these sections (.eh_frame and .eh_frame_hdr). One of N instructions that are no repeats
+becomes a sample; one of --elsewhere N in files that are not beside PROGRAM. Signals are numbers as gdb counts them.";
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1).collect()) {
@@ -43,6 +45,8 @@ fn run(arguments: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
         from: Some("main".into()),
         limit: 5000,
         thin: 1,
+        thin_elsewhere: None,
+        sections: vec![".eh_frame".into(), ".eh_frame_hdr".into()],
         inject: Vec::new(),
         every: 1,
     };
@@ -54,6 +58,8 @@ fn run(arguments: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
             "--from-start" => plan.from = None,
             "--limit" => plan.limit = value()?.parse()?,
             "--thin" => plan.thin = value()?.parse()?,
+            "--elsewhere" => plan.thin_elsewhere = Some(value()?.parse()?),
+            "--sections" => plan.sections = value()?.split(',').map(str::to_owned).collect(),
             "--every" => plan.every = value()?.parse()?,
             "--inject" => plan.inject = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
             "--" => plan.options = rest.by_ref().cloned().collect(),

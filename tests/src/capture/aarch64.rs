@@ -3,19 +3,19 @@
 //! and branch", "Exception generation", "Load/store exclusive");
 //! the signal frame from the kernel's `asm/sigcontext.h` and `asm/ucontext.h`.
 
-use super::target::{Flow, Slot, Target};
+use super::target::{Asked, Flow, Slot, Target};
 use crate::captured::NO_NUMBER;
 
 const fn slots() -> [Slot; 34] {
-    let mut slots = [const { Slot { number: 0, offset: 0, size: 8 } }; 34];
+    let mut slots = [const { Slot::together(0, 0) }; 34];
     let mut index = 0;
     // x0 to x30, sp, pc: in the order of their DWARF numbers.
     while index < 33 {
-        slots[index] = Slot { number: index as u16, offset: index * 8, size: 8 };
+        slots[index] = Slot::together(index as u16, index * 8);
         index += 1;
     }
     // pstate
-    slots[33] = Slot { number: NO_NUMBER, offset: 33 * 8, size: 4 };
+    slots[33] = Slot { number: NO_NUMBER, asked: Asked::Together { offset: 33 * 8, size: 4 } };
     slots
 }
 
@@ -42,7 +42,7 @@ pub static TARGET: Target = Target {
     exits,
     link: Some(30),
     // siginfo (128), ucontext up to uc_mcontext (176), fault_address (8), x0 to x30 (248), sp (8).
-    signal_pc: 128 + 176 + 8 + 248 + 8,
+    signal_pc: &[128 + 176 + 8 + 248 + 8],
 };
 
 /// o2 = 0: the exclusive ones; L (bit 22) tells loads from stores.

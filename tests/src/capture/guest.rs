@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::session::Plan;
 use super::symbols::Loaded;
 use super::target::Target;
 use crate::captured::Function;
@@ -28,6 +29,8 @@ pub(super) struct Guest {
     base: u64,
     program: PathBuf,
     sysroot: PathBuf,
+    /// The sections that are kept of every file.
+    sections: Vec<String>,
     pub(super) files: Vec<Loaded>,
     mappings: Vec<Mapping>,
     /// Pages of code that no file has: the signal trampoline's.
@@ -35,14 +38,15 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn new(emulator: u32, program: &Path, target: &Target) -> io::Result<Self> {
+    pub(super) fn new(emulator: u32, plan: &Plan, target: &Target) -> io::Result<Self> {
         let process = PathBuf::from(format!("/proc/{emulator}"));
         let mut guest = Guest {
             memory: File::open(process.join("mem"))?,
             maps: process.join("maps"),
             base: target.guest_base,
-            program: program.canonicalize()?,
+            program: plan.program.canonicalize()?,
             sysroot: target.sysroot.into(),
+            sections: plan.sections.clone(),
             files: Vec::new(),
             mappings: Vec::new(),
             strangers: Vec::new(),
@@ -95,10 +99,20 @@ impl Guest {
         program.flat_map(move |file| file.named(prefix))
     }
 
+    /// Whether `address` is in the program itself, or in a library beside it.
+    pub(super) fn is_own(&self, address: u64) -> bool {
+        let file = self.files.iter().find(|file| file.is_code(address));
+        file.is_some_and(|file| file.path.starts_with(self.folder()))
+    }
+
+    fn folder(&self) -> &Path {
+        self.program.parent().unwrap_or(&self.program)
+    }
+
     fn refresh(&mut self) -> io::Result<()> {
         let maps = std::fs::read_to_string(&self.maps)?;
         self.mappings = maps.lines().filter_map(|line| mapping(line, self.base)).collect();
-        let ours = |path: &&PathBuf| **path == self.program || path.starts_with(&self.sysroot);
+        let ours = |path: &&PathBuf| path.starts_with(self.folder()) || path.starts_with(&self.sysroot);
         let mut paths: Vec<_> =
             self.mappings.iter().map(|mapping| &mapping.path).filter(ours).cloned().collect();
         paths.dedup();
@@ -108,7 +122,7 @@ impl Guest {
             }
             let mappings = self.mappings.iter().filter(|mapping| mapping.path == path);
             let mappings: Vec<_> = mappings.cloned().collect();
-            self.files.extend(Loaded::new(&path, &mappings)?);
+            self.files.extend(Loaded::new(&path, &mappings, &self.sections)?);
         }
         Ok(())
     }

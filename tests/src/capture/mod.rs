@@ -12,10 +12,12 @@ mod aarch64;
 mod chains;
 mod guest;
 mod remote;
+mod s390x;
 mod session;
 mod stacks;
 mod symbols;
 mod target;
+mod x86_64;
 
 pub use session::{Captured, Plan, capture};
 pub use target::{TARGETS, Target};

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use super::target::Target;
+use super::target::{Asked, Slot, Target};
 
 /// How long the emulator may take for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -48,24 +48,38 @@ impl Remote {
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut remote = Remote { stream, buffer: Vec::new(), thread: String::new() };
         remote.ask("qSupported:multiprocess+")?;
+        // Only who has asked for this may ask for single registers. (Where there is none, nothing is to be had so.)
+        remote.ask("qXfer:features:read:target.xml:0,ff")?;
         let stop = remote.ask("?")?;
-        remote.thread = field(&stop, "thread:").ok_or_else(|| bad(&stop))?.to_owned();
+        remote.thread = field(&stop, "thread:").ok_or_else(|| bad("?", &stop))?.to_owned();
         Ok(remote)
     }
 
     /// The register slots of `target`.
     pub(super) fn registers(&mut self, target: &Target) -> io::Result<Vec<u64>> {
         let reply = self.ask("g")?;
-        let bytes = from_hex(&reply).ok_or_else(|| bad(&reply))?;
-        let slots = target.slots.iter();
-        let values = slots.map(|slot| Some(target.word_of(bytes.get(slot.offset..slot.offset + slot.size)?)));
-        values.collect::<Option<_>>().ok_or_else(|| bad(&reply))
+        let bytes = from_hex(&reply).ok_or_else(|| bad("g", &reply))?;
+        let value = |slot: &Slot| match slot.asked {
+            Asked::Together { offset, size } => {
+                let bytes = bytes.get(offset..offset + size).ok_or_else(|| bad("g", &reply))?;
+                Ok(target.word_of(bytes))
+            }
+            Asked::Alone(number) => {
+                let question = format!("p{number:x}");
+                let reply = self.ask(&question)?;
+                let bytes = from_hex(&reply);
+                let first = bytes.as_deref().and_then(|bytes| bytes.get(..8));
+                Ok(target.word_of(first.ok_or_else(|| bad(&question, &reply))?))
+            }
+        };
+        target.slots.iter().map(value).collect()
     }
 
     /// Memory by the protocol: slow, but certain.
     pub(super) fn memory(&mut self, address: u64, length: usize) -> io::Result<Vec<u8>> {
-        let reply = self.ask(&format!("m{address:x},{length:x}"))?;
-        from_hex(&reply).ok_or_else(|| bad(&reply))
+        let question = format!("m{address:x},{length:x}");
+        let reply = self.ask(&question)?;
+        from_hex(&reply).ok_or_else(|| bad(&question, &reply))
     }
 
     /// Executes one instruction.
@@ -83,9 +97,10 @@ impl Remote {
     /// Sets or removes a breakpoint.
     pub(super) fn breakpoint(&mut self, set: bool, address: u64, target: &Target) -> io::Result<()> {
         let letter = if set { 'Z' } else { 'z' };
-        match self.ask(&format!("{letter}0,{address:x},{}", target.breakpoint))?.as_str() {
+        let question = format!("{letter}0,{address:x},{}", target.breakpoint);
+        match self.ask(&question)?.as_str() {
             "OK" => Ok(()),
-            reply => Err(bad(reply)),
+            reply => Err(bad(&question, reply)),
         }
     }
 
@@ -97,7 +112,7 @@ impl Remote {
             (Some(b'T' | b'S'), Some(signal)) => Ok(Stop::Signal(signal)),
             (Some(b'W'), Some(status)) => Ok(Stop::Exited(status)),
             (Some(b'X'), Some(signal)) => Ok(Stop::Killed(signal)),
-            _ => Err(bad(&reply)),
+            _ => Err(bad(action, &reply)),
         }
     }
 
@@ -123,8 +138,8 @@ impl Remote {
     }
 }
 
-fn bad(reply: &str) -> io::Error {
-    io::Error::other(format!("unexpected reply of the gdb stub: {reply:?}"))
+fn bad(question: &str, reply: &str) -> io::Error {
+    io::Error::other(format!("unexpected reply of the gdb stub to {question:?}: {reply:?}"))
 }
 
 fn field<'r>(reply: &'r str, name: &str) -> Option<&'r str> {

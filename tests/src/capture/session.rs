@@ -36,6 +36,10 @@ pub struct Plan {
     pub limit: usize,
     /// One of how many instructions that are not repeats becomes a sample.
     pub thin: u64,
+    /// The same where pc is neither in the program itself nor in a library beside it, if that is another number.
+    pub thin_elsewhere: Option<u64>,
+    /// The sections that are kept of every file.
+    pub sections: Vec<String>,
     /// Signals, in gdb's numbers, to deliver by turns between the calls of `injection_begins` and
     /// `injection_ends`, whenever so many samples have been taken there.
     pub inject: Vec<u8>,
@@ -125,6 +129,7 @@ struct Session<'p> {
     thinned: u64,
     at_once: u64,
     turns: u64,
+    turns_elsewhere: u64,
     redirected: u64,
     injection: Injection,
 }
@@ -143,7 +148,7 @@ struct Injection {
 
 impl<'p> Session<'p> {
     fn new(target: &'static Target, plan: &'p Plan, mut remote: Remote, emulator: u32) -> io::Result<Self> {
-        let guest = Guest::new(emulator, &plan.program, target)?;
+        let guest = Guest::new(emulator, plan, target)?;
         let registers = remote.registers(target)?;
         let mut direct = [0; 16];
         guest.read(registers[target.sp], &mut direct)?;
@@ -187,6 +192,7 @@ impl<'p> Session<'p> {
             thinned: 0,
             at_once: 0,
             turns: 0,
+            turns_elsewhere: 0,
             redirected: 0,
             injection,
             guest,
@@ -287,8 +293,13 @@ impl<'p> Session<'p> {
             self.repeats += 1;
             return Ok(None);
         }
-        self.turns += 1;
-        if !wanted || !self.turns.is_multiple_of(self.plan.thin) {
+        self.guest.visit(place.pc)?;
+        let (turns, thin) = match self.plan.thin_elsewhere {
+            Some(thin) if !self.guest.is_own(place.pc) => (&mut self.turns_elsewhere, thin),
+            _ => (&mut self.turns, self.plan.thin),
+        };
+        *turns += 1;
+        if !wanted || !turns.is_multiple_of(thin) {
             self.thinned += 1;
             return Ok(None);
         }
@@ -366,9 +377,10 @@ impl<'p> Session<'p> {
                 self.injection.inside = self.injection.inside.filter(|_| self.resume_at.len() > 1);
                 Event::SignalReturn
             }
+            Flow::Call(next) | Flow::ReturnIf(next) if self.place().pc == next => Event::Plain,
             Flow::Plain | Flow::SystemCall(_) | Flow::Trap | Flow::LoadExclusive => Event::Plain,
             Flow::Call(return_address) => Event::Call { return_address, sp: before.sp, registers },
-            Flow::Return => Event::Return,
+            Flow::Return | Flow::ReturnIf(_) => Event::Return,
             Flow::Jump => Event::Jump,
         };
         self.happened(event)
@@ -479,10 +491,12 @@ impl<'p> Session<'p> {
             return Err(error(format!("signal {signal} leads to {:#x}, which is no handler", place.pc)));
         }
         self.stack_at(place.sp)?;
-        let at = place.sp.wrapping_add(self.target.signal_pc);
-        if read_word(&self.guest, self.target, at)? != interrupted.pc {
+        let holds =
+            |at: &u64| read_word(&self.guest, self.target, *at).is_ok_and(|word| word == interrupted.pc);
+        let at = self.target.signal_pc.iter().map(|offset| place.sp.wrapping_add(*offset)).find(holds);
+        let Some(at) = at else {
             return Err(error("the signal frame does not hold the interrupted pc"));
-        }
+        };
         // Signals that were left by longjmp are gone.
         self.callers()?;
         self.resume_at.push(at);

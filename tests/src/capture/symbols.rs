@@ -9,9 +9,6 @@ use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SegmentFlags, S
 use super::guest::Mapping;
 use crate::captured::{CapturedModule, CapturedSection, Function, LoadedModule};
 
-/// The sections that unwinding reads.
-const TABLES: [&str; 2] = [".eh_frame", ".eh_frame_hdr"];
-
 /// A loaded file.
 pub(super) struct Loaded {
     pub(super) path: PathBuf,
@@ -22,8 +19,9 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    /// The file at `path`, of which `mappings` are mapped. `None` where none of them is one of its segments.
-    pub(super) fn new(path: &Path, mappings: &[Mapping]) -> io::Result<Option<Self>> {
+    /// The file at `path`, of which `mappings` are mapped, with these of its sections. `None` where none of the mappings is
+    /// one of its segments.
+    pub(super) fn new(path: &Path, mappings: &[Mapping], sections: &[String]) -> io::Result<Option<Self>> {
         let data = std::fs::read(path)?;
         let file = object::File::parse(&*data).map_err(io::Error::other)?;
         let bias = file.segments().find_map(|segment| {
@@ -34,7 +32,7 @@ impl Loaded {
         let Some(bias) = bias else { return Ok(None) };
         let executable = |flags| matches!(flags, SegmentFlags::Elf { p_flags, .. } if p_flags.0 & object::elf::PF_X.0 != 0);
         let code = file.segments().filter(|segment| executable(segment.flags()));
-        let sections = TABLES.iter().filter_map(|name| file.section_by_name(name));
+        let sections = sections.iter().filter_map(|name| file.section_by_name(name));
         let sections = sections.map(|section| {
             Ok(CapturedSection {
                 name: section.name().map_err(io::Error::other)?.to_owned(),

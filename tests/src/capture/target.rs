@@ -1,9 +1,9 @@
 //! What the capturer needs to know of an architecture.
 
-use super::aarch64;
+use super::{aarch64, s390x, x86_64};
 
 /// All that can be captured.
-pub const TARGETS: &[&Target] = &[&aarch64::TARGET];
+pub const TARGETS: &[&Target] = &[&aarch64::TARGET, &s390x::TARGET, &x86_64::TARGET];
 
 /// An architecture under qemu-user.
 pub struct Target {
@@ -15,7 +15,7 @@ pub struct Target {
     pub sysroot: &'static str,
     /// Where the emulator is told to put the program's address 0 (`-B`): 0 where the program has 64 bits.
     pub guest_base: u64,
-    /// What a `g` reply of the gdb stub holds.
+    /// The registers that are kept.
     pub slots: &'static [Slot],
     /// The slot of pc.
     pub pc: usize,
@@ -43,18 +43,38 @@ pub struct Target {
     /// Where a function that has just been entered returns to, if the return address is in a
     /// register: its slot. `None` where it is the word at sp.
     pub link: Option<usize>,
-    /// Where a signal frame holds the interrupted pc: its offset from sp at the handler's first instruction.
-    pub signal_pc: u64,
+    /// Where signal frames hold the interrupted pc: offsets from sp at the handler's first instruction, one for
+    /// each layout that the kernel has.
+    pub signal_pc: &'static [u64],
 }
 
-/// A register in a `g` reply.
+/// A register that is kept.
 pub struct Slot {
     /// Its DWARF number, or `captured::NO_NUMBER`.
     pub number: u16,
-    /// Where it begins in the reply.
-    pub offset: usize,
-    /// How many bytes it has: at most 8.
-    pub size: usize,
+    /// How it is asked for.
+    pub asked: Asked,
+}
+
+/// How the stub is asked for a register.
+#[derive(Clone, Copy)]
+pub enum Asked {
+    /// All at once: it is so many bytes (at most 8) of the `g` reply, from `offset` on.
+    Together {
+        /// Where it begins in the reply.
+        offset: usize,
+        /// Its size in bytes.
+        size: usize,
+    },
+    /// Alone, by gdb's number: the first 8 bytes of the `p` reply.
+    Alone(u32),
+}
+
+impl Slot {
+    /// A register of 8 bytes in the `g` reply.
+    pub const fn together(number: u16, offset: usize) -> Self {
+        Slot { number, asked: Asked::Together { offset, size: 8 } }
+    }
 }
 
 /// What an instruction does, as far as the call stack is concerned.
@@ -62,10 +82,12 @@ pub struct Slot {
 pub enum Flow {
     /// Anything else; direct jumps as well.
     Plain,
-    /// Calls. The return address.
+    /// Calls, unless control goes on there: on a condition, or only to fetch the pc. The return address.
     Call(u64),
     /// Returns, or jumps to the address in the link register.
     Return,
+    /// Does so on a condition. The address of the next instruction.
+    ReturnIf(u64),
     /// Jumps to a computed address.
     Jump,
     /// Calls the kernel. The address of the next instruction.

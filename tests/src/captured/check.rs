@@ -1,19 +1,19 @@
 //! Walks at every sample of a run, compared with the truth.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use unwind_core::{
-    Arch, Cut, End, MemoryError, ModuleMap, Options, Pc, Register, RegisterFile, RegisterSet, StepError,
-    UnwindError, UnwindUserType, Unwinder,
+    Arch, Cut, End, FrameSource, MemoryError, Module, ModuleMap, Options, Pc, Register, RegisterFile,
+    RegisterSet, StepError, UnwindError, UnwindUserType, UnwindUserTypes, Unwinder,
 };
 
 use super::replay::{CapturedRegisters, Moment, Replay};
-use super::run::Run;
-use super::tables::Loaded;
+use super::report::{Listed, Report, Spot};
+use super::run::{Function, Run};
+use super::tables::{Kind, Loaded};
 use crate::oracle::cfi;
 use crate::oracle::judge::{Fault, Judge, Mode, Recovered, Verdict, Walk};
-use crate::oracle::tally::Counts;
 use crate::oracle::truth::TrueFrame;
 
 /// An architecture whose runs are checked.
@@ -30,59 +30,10 @@ pub struct Subject<'s, A> {
     pub trampoline: u64,
     /// Where tables are wrong.
     pub listed: &'s [Listed],
-}
-
-/// Where a walk went astray: the frame whose rule did it.
-#[derive(Clone, Debug, Default)]
-pub struct Spot {
-    /// Its pc.
-    pub pc: Option<Pc>,
-    /// Its module's file name.
-    pub module: String,
-    /// Its function.
-    pub function: String,
-    /// The function of the topmost frame.
-    pub top: String,
-    /// How far in the function the pc is.
-    pub offset: u64,
-    /// Whether it is the outermost frame in truth.
-    pub outermost: bool,
-    /// Whether control is on its way to another place without a return.
-    pub under_way: bool,
-    /// By how much the walk's sp of the next frame differs from the true one.
-    pub sp_off: Option<i64>,
-    /// The table's row, as [`cfi::row`] writes it.
-    pub row: String,
-}
-
-/// A place where a table is wrong.
-pub struct Listed {
-    /// What, in a few words.
-    pub name: &'static str,
-    /// Which instruction, what the table says, what is true.
-    pub proof: &'static str,
-    /// Whether this is the place. Asked only where gimli reads the table as the walk did.
-    pub applies: fn(&Spot, &Fault) -> bool,
-}
-
-/// What came of a run.
-#[derive(Default)]
-pub struct Report {
-    /// Samples.
-    pub samples: u64,
-    /// Different addresses among them.
-    pub places: usize,
-    /// Verdicts by kind of walk.
-    pub counts: [Counts; 3],
-    /// How often each listed place was met.
-    pub listed: BTreeMap<&'static str, u64>,
-    /// Where walks with all sources were less than exact, without being wrong: the verdict and the function.
-    pub doubts: BTreeMap<String, u64>,
-    /// Samples whose walk by conventions names an address that is no frame of the chain, or names frames
-    /// in another order; by function.
-    pub strays: BTreeMap<String, u64>,
-    /// Wrong walks that nothing explains: by what they have in common, how many, and the first.
-    pub failures: BTreeMap<String, (u64, String)>,
+    /// Which tables the walks use. By SFrame alone they have nothing beside it but signal trampolines.
+    pub tables: Kind,
+    /// Where threads begin, for walks whose tables cannot tell.
+    pub entry: Option<&'s str>,
 }
 
 /// A walk with the registers that it knows in each frame, by DWARF number.
@@ -101,12 +52,28 @@ type Truth<'r> = Vec<TrueFrame<CapturedRegisters<'r>>>;
 impl<A: Arch> Subject<'_, A> {
     /// Checks every sample of `run`. `N` registers are tracked.
     pub fn check<const N: usize>(&self, run: &Run, loaded: &Loaded) -> Report {
-        let map = ModuleMap::new(&self.arch, &loaded.map).expect("captured modules do not overlap");
+        match self.tables {
+            Kind::Dwarf => self.check_with::<N, _>(run, loaded, &loaded.map),
+            Kind::SFrame => self.check_with::<N, _>(run, loaded, &loaded.sframe),
+        }
+    }
+
+    fn check_with<const N: usize, S: FrameSource<A>>(
+        &self,
+        run: &Run,
+        loaded: &Loaded,
+        modules: &[Module<S>],
+    ) -> Report {
+        let map = ModuleMap::new(&self.arch, modules).expect("captured modules do not overlap");
         let trampolines = trampolines(run);
+        let with_tables = Unwinder::with_options(self.arch, &map, self.options(run));
         let mut options = Options::default();
         options.types = options.types.without(UnwindUserType::Dwarf);
-        let all = Unwinder::new(self.arch, &map);
         let conventions = Unwinder::with_options(self.arch, &map, options);
+        let modes: &[Mode] = match self.tables {
+            Kind::Dwarf => &[Mode::Tracking, Mode::Plain, Mode::Conventions],
+            Kind::SFrame => &[Mode::Tracking, Mode::Plain],
+        };
         let mut replay = Replay::new(run, self.pc, self.arch.sp().0, self.red_zone);
         let mut report = Report::default();
         let mut places = BTreeSet::new();
@@ -115,29 +82,42 @@ impl<A: Arch> Subject<'_, A> {
             places.insert(moment.registers.pc());
             let most = moment.chain.len() + 64;
             let checked = Checked { subject: self, run, loaded, trampolines: &trampolines, moment: &moment };
-            for mode in [Mode::Tracking, Mode::Plain, Mode::Conventions] {
-                let memory = &mut replay.memory;
+            checked.count_if_uncovered(&mut report);
+            for mode in modes {
+                let (registers, memory) = (&moment.registers, &mut replay.memory);
                 let begun = "registers have pc and sp";
                 let found = match mode {
-                    Mode::Tracking => known(
-                        N,
-                        Walk::run(all.frames_tracking::<N, _>(&moment.registers, memory).expect(begun), most),
-                    ),
+                    Mode::Tracking => {
+                        let frames = with_tables.frames_tracking::<N, _>(registers, memory);
+                        known(N, Walk::run(frames.expect(begun), most))
+                    }
                     Mode::Plain => {
-                        known(N, Walk::run(all.frames(&moment.registers, memory).expect(begun), most))
+                        known(N, Walk::run(with_tables.frames(registers, memory).expect(begun), most))
                     }
                     Mode::Conventions => {
-                        known(N, Walk::run(conventions.frames(&moment.registers, memory).expect(begun), most))
+                        known(N, Walk::run(conventions.frames(registers, memory).expect(begun), most))
                     }
                 };
-                if mode == Mode::Conventions && !is_part_of(&found, &moment.chain) {
+                if *mode == Mode::Conventions && !is_part_of(&found, &moment.chain) {
                     *report.strays.entry(checked.function(moment.registers.pc())).or_insert(0) += 1;
                 }
-                checked.judge(mode, &found, &replay, &mut report);
+                checked.judge(*mode, &found, &replay, &mut report);
             }
         }
         report.places = places.len();
         report
+    }
+
+    fn options(&self, run: &Run) -> Options {
+        let mut options = Options::default();
+        if self.tables == Kind::SFrame {
+            let sframe = UnwindUserTypes::only(UnwindUserType::SFrame);
+            options.types = sframe.with(UnwindUserType::SignalTrampoline);
+        }
+        let is_entry = |function: &&Function| self.entry == Some(function.name.as_str());
+        let entry = run.functions.iter().find(is_entry);
+        options.entry_function = entry.map(|function| function.start..function.start + function.size);
+        options
     }
 }
 
@@ -151,6 +131,13 @@ struct Checked<'c, 'r, A> {
 }
 
 impl<A: Arch> Checked<'_, '_, A> {
+    fn count_if_uncovered(&self, report: &mut Report) {
+        let pc = self.moment.registers.pc();
+        if !self.covers(Pc::Exact(pc)) {
+            *report.uncovered.entry(self.function(pc)).or_insert(0) += 1;
+        }
+    }
+
     fn judge(&self, mode: Mode, walk: &Found, replay: &Replay<'_>, report: &mut Report) {
         let truth = &self.moment.chain;
         let (verdict, recovered) = self.compare(mode, walk, truth);
@@ -165,6 +152,11 @@ impl<A: Arch> Checked<'_, '_, A> {
         };
         if let Some(doubt) = doubt.filter(|_| mode == Mode::Plain) {
             *report.doubts.entry(doubt).or_insert(0) += 1;
+        }
+        if verdict == Verdict::Unknown
+            && let End::Failed(UnwindError { cause: StepError::UnknownRegister(_), pc, .. }) = walk.end
+        {
+            *report.lacking.entry(self.function(pc.lookup_address())).or_insert(0) += 1;
         }
         let Verdict::Wrong(fault) = verdict else { return };
         if let Some(other) = &self.moment.under_way
@@ -191,12 +183,17 @@ impl<A: Arch> Checked<'_, '_, A> {
     }
 
     fn compare(&self, mode: Mode, walk: &Found, truth: &Truth<'_>) -> (Verdict, Recovered) {
-        let length = self.subject.trampoline;
-        self.subject.judge.compare(mode, walk, truth, |pc| {
-            let address = pc.address();
-            let trampoline = self.trampolines.range(..=address).next_back();
-            self.loaded.has_cfi(pc) || trampoline.is_some_and(|start| address - start < length)
-        })
+        // SFrame knows three registers, however many are tracked.
+        let mode = if self.subject.tables == Kind::SFrame { Mode::Plain } else { mode };
+        self.subject.judge.compare(mode, walk, truth, |pc| self.covers(pc))
+    }
+
+    /// Whether the tables cover `pc`, or it is in a trampoline.
+    fn covers(&self, pc: Pc) -> bool {
+        let address = pc.address();
+        let trampoline = self.trampolines.range(..=address).next_back();
+        let in_trampoline = trampoline.is_some_and(|start| address - start < self.subject.trampoline);
+        in_trampoline || self.loaded.covers(self.subject.tables, pc)
     }
 
     /// Where the walk went astray; and `Ok` if gimli reads the table as the walk did, else what it reads.
@@ -224,7 +221,11 @@ impl<A: Arch> Checked<'_, '_, A> {
         }
         let Some((tables, svma)) = self.loaded.at(address) else { return (spot, Err("no module".into())) };
         spot.module = tables.name.clone();
-        spot.row = cfi::row(&tables.for_gimli, svma).unwrap_or_default();
+        spot.row = tables.row(self.subject.tables, svma).unwrap_or_default();
+        if self.subject.tables == Kind::SFrame {
+            // What its reader says is what objdump says: the samples' test compares all of it.
+            return (spot, Ok(()));
+        }
         let (sp, fp) = (self.subject.arch.sp().0, self.subject.arch.fp().0);
         let mut values = values.0.clone();
         values[usize::from(sp)] = Some(frame.sp);

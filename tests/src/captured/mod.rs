@@ -45,13 +45,16 @@ mod check;
 mod memory;
 mod module;
 mod replay;
+mod report;
 mod run;
+mod sframe;
 mod tables;
 
 pub use bytes::FormatError;
-pub use check::{Listed, Report, Spot, Subject};
+pub use check::Subject;
 pub use memory::CapturedMemory;
 pub use module::{CapturedModule, CapturedSection};
 pub use replay::{CapturedRegisters, Moment, Replay};
+pub use report::{Listed, Report, Spot};
 pub use run::{Call, Function, LoadedModule, NO_NUMBER, Run, Sample};
-pub use tables::{Library, Loaded, Tables};
+pub use tables::{Kind, Library, Loaded, Tables};

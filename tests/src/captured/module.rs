@@ -24,7 +24,7 @@ pub struct CapturedModule {
     pub name: String,
     /// Its executable segments (svma).
     pub code: Vec<Range<u64>>,
-    /// `.eh_frame` and `.eh_frame_hdr`, as far as the file has them.
+    /// Those that unwinding needs, as far as the file has them.
     pub sections: Vec<CapturedSection>,
 }
 

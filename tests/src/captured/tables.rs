@@ -6,11 +6,22 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use unwind_core::dwarf::{DwarfIndex, DwarfIndexEntry, DwarfSections, DwarfSource, Flavor, Section};
+use unwind_core::sframe::SFrameSource;
 use unwind_core::{Arch, Module, Pc};
 
 use super::module::CapturedModule;
 use super::run::Run;
+use super::sframe::SFrameTables;
 use crate::oracle::cfi;
+
+/// A kind of table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Call frame information.
+    Dwarf,
+    /// SFrame.
+    SFrame,
+}
 
 /// A module's tables, kept for the rest of the process.
 pub struct Tables {
@@ -24,6 +35,7 @@ pub struct Tables {
     pub for_gimli: DwarfSections<'static>,
     /// The addresses (svma) that FDEs cover, as gimli reads them; sorted.
     covered: Vec<Range<u64>>,
+    sframe: Option<SFrameTables>,
 }
 
 impl Tables {
@@ -50,7 +62,16 @@ impl Tables {
             sections.eh_frame.map(|section| Section { data: without_key(section.data), ..section });
         let covered = cfi::covered(&for_gimli);
         let (name, code) = (module.name.clone(), module.code.clone());
-        Box::leak(Box::new(Tables { name, code, sections, for_gimli, covered }))
+        let sframe = section(".sframe").map(SFrameTables::new);
+        Box::leak(Box::new(Tables { name, code, sections, for_gimli, covered, sframe }))
+    }
+
+    /// The row of this kind of table for `svma`, for people.
+    pub(super) fn row(&self, kind: Kind, svma: u64) -> Option<String> {
+        match kind {
+            Kind::Dwarf => cfi::row(&self.for_gimli, svma),
+            Kind::SFrame => self.sframe.as_ref()?.row(svma),
+        }
     }
 
     fn covers(&self, svma: u64) -> bool {
@@ -111,8 +132,10 @@ impl<A: Arch> Library<A> {
 /// The modules of a run where they were loaded.
 pub struct Loaded {
     mapped: Vec<(Range<u64>, u64, &'static Tables)>,
-    /// The same, for a walk.
+    /// The same, for a walk by call frame information.
     pub map: Vec<Module<DwarfSource<'static>>>,
+    /// The same, for a walk by SFrame.
+    pub sframe: Vec<Module<Option<SFrameSource<'static>>>>,
 }
 
 impl Loaded {
@@ -130,13 +153,12 @@ impl Loaded {
             mapped.extend(ranges);
         }
         mapped.sort_by_key(|(range, ..)| range.start);
-        let map = mapped.iter().map(|(range, bias, tables)| Module {
-            start: range.start,
-            end: range.end,
-            bias: *bias,
-            source: DwarfSource::new(tables.sections),
-        });
-        Ok(Loaded { map: map.collect(), mapped })
+        let sframe = |tables: &Tables| Some(tables.sframe.as_ref()?.source);
+        Ok(Loaded {
+            map: modules(&mapped, |tables| DwarfSource::new(tables.sections)),
+            sframe: modules(&mapped, sframe),
+            mapped,
+        })
     }
 
     /// The module at `address` (avma), and the address as its file states it.
@@ -145,8 +167,25 @@ impl Loaded {
         Some((tables, address.wrapping_sub(*bias)))
     }
 
-    /// Whether call frame information covers `pc`.
-    pub fn has_cfi(&self, pc: Pc) -> bool {
-        self.at(pc.lookup_address()).is_some_and(|(tables, svma)| tables.covers(svma))
+    /// Whether a table of this kind covers `pc`.
+    pub fn covers(&self, kind: Kind, pc: Pc) -> bool {
+        let Some((tables, svma)) = self.at(pc.lookup_address()) else { return false };
+        match kind {
+            Kind::Dwarf => tables.covers(svma),
+            Kind::SFrame => tables.sframe.as_ref().is_some_and(|sframe| sframe.covers(svma)),
+        }
     }
+}
+
+fn modules<S>(
+    mapped: &[(Range<u64>, u64, &'static Tables)],
+    source: impl Fn(&Tables) -> S,
+) -> Vec<Module<S>> {
+    let module = |(range, bias, tables): &(Range<u64>, u64, &'static Tables)| Module {
+        start: range.start,
+        end: range.end,
+        bias: *bias,
+        source: source(tables),
+    };
+    mapped.iter().map(module).collect()
 }

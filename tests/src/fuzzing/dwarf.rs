@@ -152,7 +152,12 @@ fn check(arch: AnyArch, sections: DwarfSections<'_>, bias: u64, pcs: &[u64]) {
 fn enumerate(arch: AnyArch, sections: DwarfSections<'_>, flavor: Flavor) {
     let source =
         DwarfSource::new(DwarfSections { eh_frame_index: None, debug_frame_index: None, ..sections });
-    let functions: Vec<_> = source.functions(&arch, flavor).take(64).filter_map(Result::ok).collect();
+    let (functions, unparsed): (Vec<_>, Vec<_>) =
+        source.functions(&arch, flavor).take(64).partition(Result::is_ok);
+    let functions: Vec<_> = functions.into_iter().flatten().collect();
+    // A lookup follows pointers into the target's memory: such an entry may cover any address.
+    let is_complete = functions.len() + unparsed.len() < 64
+        && unparsed.iter().all(|error| matches!(error, Err(LookupError::Broken(_))));
     // Ranges may wrap around the end of the address space.
     let covers = |address: u64| {
         let behind = |start: u64| arch.word_size().truncate(address.wrapping_sub(start));
@@ -169,7 +174,7 @@ fn enumerate(arch: AnyArch, sections: DwarfSections<'_>, flavor: Flavor) {
             next = row.start + row.length;
             for address in [row.start, next - 1] {
                 // Where functions overlap, a lookup may have found another one.
-                if covers(address) != 1 || functions.len() == 64 {
+                if covers(address) != 1 || !is_complete {
                     continue;
                 }
                 let mut made = Made { arch, pc: address };

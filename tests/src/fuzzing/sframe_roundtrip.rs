@@ -5,6 +5,7 @@ use std::num::NonZeroU8;
 
 use arbitrary::{Arbitrary, Unstructured};
 use unwind_arch_aarch64::Aarch64;
+use unwind_arch_s390x::S390x;
 use unwind_arch_x86_64::X86_64;
 use unwind_core::dwarf::{DwarfFunction, DwarfSections, DwarfSource, Flavor, Section};
 use unwind_core::sframe::{
@@ -12,12 +13,12 @@ use unwind_core::sframe::{
     WriteRow, convert, convert_to_vec,
 };
 use unwind_core::{
-    Arch, Base, CfaRule, FpRule, FrameSource, MemoryError, Pc, Query, RaRule, Register, Rule,
+    Arch, Base, CfaRule, FpRule, FrameSource, LookupError, MemoryError, Pc, Query, RaRule, Register, Rule,
     UnwindUserFrame, UnwindUserType, from_fn,
 };
 
 use super::dwarf::SectionsInput;
-use crate::sframe::{FrameSections, S390x, Written, round_trip};
+use crate::sframe::{FrameSections, Written, round_trip};
 
 /// What the fuzzer's bytes become.
 #[derive(Clone, Debug, Arbitrary)]
@@ -205,7 +206,7 @@ impl FrameInput {
             let base = base(self.cfa.0);
             let cfa = match self.cfa.2 {
                 None => CfaRule::Offset { base, offset },
-                Some(add) => CfaRule::Deref { base, offset, add: add & 1 },
+                Some(add) => CfaRule::Deref { base, offset, add: (add & 1).into() },
             };
             let ra = match (self.ra.0 % 4, ra) {
                 (0, (_, offset)) => RaRule::AtCfa(offset),
@@ -271,6 +272,11 @@ fn check<A: Arch>(arch: A, format: SFrameFormat, source: &DwarfSource<'_>, flavo
             Unconverted::Refused(refused) => address.wrapping_sub(refused.start) < refused.size,
         })
     };
+    // Where nobody knows which addresses an entry covers, it may be this one: a lookup that could not
+    // find out for want of memory says so.
+    let is_unsure = unconverted
+        .iter()
+        .any(|what| matches!(what, Unconverted::Entry(error) if !matches!(error, LookupError::Broken(_))));
     for function in functions.iter().take(64) {
         for row in function.rows() {
             for address in [row.start, row.start.wrapping_add(row.length - 1)] {
@@ -285,6 +291,7 @@ fn check<A: Arch>(arch: A, format: SFrameFormat, source: &DwarfSource<'_>, flavo
                     (Ok(Some(Rule::Frame(dwarf))), Some(sframe)) => {
                         assert_eq!(Rule::Frame(dwarf), sframe.rule, "{address:#x}");
                     }
+                    (Err(LookupError::Memory(_)), Some(_)) if is_unsure => {}
                     (_, None) => assert!(reported(address), "{address:#x}: lost without a word"),
                     (dwarf, Some(sframe)) => panic!("{address:#x}: {dwarf:?}, {sframe:?}"),
                 }

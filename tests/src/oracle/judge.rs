@@ -138,13 +138,12 @@ impl Judge<'_> {
         let must_go_on = reached <= with_cfi;
         match walk.end {
             End::Complete(mark) if outermost => match (weakest, mark) {
-                (Trust::Exact, Mark::ZeroFramePointer) => Verdict::MarkedRight,
+                (Trust::Exact, mark) if is_convention(mark) => Verdict::MarkedRight,
                 (Trust::Exact, _) => Verdict::Exact,
                 _ if with_cfi == truth.len() => Verdict::Wrong(Fault::Trust),
                 _ => Verdict::MarkedRight,
             },
-            End::Complete(Mark::ZeroFramePointer) if !must_go_on => Verdict::MarkedWrong(reached),
-            End::Complete(_) if !must_go_on && (weakest < Trust::Exact || mode == Mode::Conventions) => {
+            End::Complete(mark) if !must_go_on && (weakest < Trust::Exact || is_convention(mark)) => {
                 Verdict::MarkedWrong(reached)
             }
             End::Complete(_) => Verdict::Wrong(Fault::End),
@@ -186,6 +185,11 @@ impl Judge<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether an end is one by convention, which no table says.
+fn is_convention(mark: Mark) -> bool {
+    matches!(mark, Mark::ZeroFramePointer | Mark::ZeroFrameRecord | Mark::ZeroBackChain)
 }
 
 /// How many registers of the frames, beside pc and sp, a walk recovered.

@@ -62,7 +62,7 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
         }
         let RaRule::AtRegister { offset, .. } = signal.frame.ra() else { return Ok(None) };
         let slot = self.word.in_space(state.sp + i128::from(offset))?;
-        let ra = self.load(slot)?;
+        let ra = self.load(slot, self.saved)?;
         Ok(Some(Evaluated {
             cfa: narrow(sp),
             ra: Some(narrow(ra)),
@@ -82,7 +82,7 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
         for (register, offset) in signal.registers {
             if *register == wanted {
                 let slot = self.word.in_space(state.sp + i128::from(*offset))?;
-                return self.load(slot).map(Some);
+                return self.load(slot, self.saved).map(Some);
             }
         }
         Ok(None)

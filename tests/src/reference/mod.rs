@@ -15,9 +15,10 @@ pub use library::walk_by_library;
 
 use state::{Caller, State};
 use unwind_core::{
-    Arch, Base, CfaRule, CodeAt, Cut, End, Evaluated, FpRule, Frame, FrameKind, FrameSource, LookupError,
-    Mark, MemoryError, MemoryReader, Options, Pc, Provenance, Query, RaRule, Rule, StartError, StepError,
-    Trust, Unusable, UnwindError, UnwindUserFrame, UnwindUserType, UnwindUserTypes, UserRegisters, WordSize,
+    Arch, Base, CfaRule, CodeAt, Cut, End, Evaluated, Found, FpRule, Frame, FrameKind, FrameSource,
+    LookupError, Mark, MemoryError, MemoryReader, Options, Pc, Provenance, Query, RaRule, Rule, StartError,
+    StepError, Trust, Unusable, UnwindError, UnwindUserFrame, UnwindUserType, UnwindUserTypes, UserRegisters,
+    WordSize,
 };
 
 /// Why a step led nowhere.
@@ -34,6 +35,7 @@ impl From<LookupError> for Stop {
             LookupError::Memory(error) => Stop::Memory(error),
             LookupError::UnknownRegister(register) => Stop::Error(StepError::UnknownRegister(register)),
             LookupError::AddressOverflow => Stop::Error(StepError::AddressOverflow),
+            LookupError::CannotUnwind => Stop::Error(StepError::CannotUnwind),
             error => panic!("a lookup error that this reference does not know: {error:?}"),
         }
     }
@@ -53,7 +55,7 @@ pub fn walk<A: Arch, S: FrameSource<A>>(
     }
     let ip = registers.ip().ok_or(StartError::NoInstructionPointer)?;
     let sp = registers.get(arch.sp()).ok_or(StartError::NoStackPointer)?;
-    let word = Word::of(arch);
+    let (word, saved) = (Word::of(arch.word_size()), Word::of(arch.register_size()));
     let state = State {
         ip: word.cut(arch.strip_code_pointer(ip).into()),
         exact: true,
@@ -63,7 +65,7 @@ pub fn walk<A: Arch, S: FrameSource<A>>(
         topmost: Some(registers),
         link: None,
     };
-    let mut unwinder = Reference { arch, source, options, word, memory };
+    let mut unwinder = Reference { arch, source, options, word, saved, memory };
     Ok(unwinder.walk(state))
 }
 
@@ -74,9 +76,9 @@ struct Word {
 }
 
 impl Word {
-    fn of<A: Arch>(arch: &A) -> Self {
+    fn of(size: WordSize) -> Self {
         Word {
-            bytes: match arch.word_size() {
+            bytes: match size {
                 WordSize::Four => 4,
                 WordSize::Eight => 8,
             },
@@ -110,6 +112,8 @@ struct Reference<'a, A, S> {
     source: &'a S,
     options: &'a Options,
     word: Word,
+    /// A register on the stack.
+    saved: Word,
     memory: &'a mut dyn MemoryReader,
 }
 
@@ -160,6 +164,9 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
                     let cause = StepError::UnknownRegister(register);
                     passed_over.push((kind, cause, Unusable::UnknownRegister(register)));
                 }
+                Err(Stop::Error(StepError::CannotUnwind)) => {
+                    passed_over.push((kind, StepError::CannotUnwind, Unusable::CannotUnwind));
+                }
                 // The target is out of reach: whatever was tried, that is the reason.
                 Err(Stop::Memory(error @ MemoryError::Transport { .. })) => {
                     return Err(End::Truncated(Cut::Memory(error)));
@@ -184,7 +191,16 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
         let query = Query::new(state.pc());
         let from_source = self.source.types().contains(kind);
         let found = if from_source {
-            self.source.lookup(self.arch, kind, &query, self.memory)?
+            match self.source.lookup(self.arch, kind, &query, self.memory) {
+                // Trampolines have no table, and may be marked as what cannot be unwound.
+                Err(LookupError::CannotUnwind)
+                    if self.options.types.contains(UnwindUserType::SignalTrampoline)
+                        && self.convention(state, UnwindUserType::SignalTrampoline)?.is_some() =>
+                {
+                    None
+                }
+                found => found?,
+            }
         } else {
             self.convention(state, kind)?
         };
@@ -201,6 +217,40 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
             return Err(Stop::Complete(Mark::ZeroFramePointer));
         }
 
+        // So does the back chain.
+        if kind == UnwindUserType::BackChain
+            && !state.exact
+            && let Rule::Frame(frame) = found.rule
+            && let CfaRule::Deref { base, offset, .. } = frame.cfa()
+        {
+            let link = self.based(state, base, offset)?;
+            if self.load(link, self.word)? == 0 {
+                return Err(Stop::Complete(Mark::ZeroBackChain));
+            }
+        }
+
+        match self.follow(state, kind, &found, &query) {
+            Err(Stop::Complete(Mark::ZeroReturnAddress)) => Err(match (kind, state.exact) {
+                (UnwindUserType::FramePointer | UnwindUserType::BackChain, true) => {
+                    Stop::Error(StepError::NotCode { address: 0 })
+                }
+                (UnwindUserType::FramePointer, false) => Stop::Complete(Mark::ZeroFrameRecord),
+                (UnwindUserType::BackChain, false) => Stop::Complete(Mark::ZeroBackChain),
+                _ => Stop::Complete(Mark::ZeroReturnAddress),
+            }),
+            followed => followed.map(|caller| Some((caller, found.trust))),
+        }
+    }
+
+    /// Carries out what was found.
+    fn follow(
+        &mut self,
+        state: &State<'_>,
+        kind: UnwindUserType,
+        found: &Found,
+        query: &Query,
+    ) -> Result<Caller, Stop> {
+        let from_source = self.source.types().contains(kind);
         let view = state.registers(self.arch);
         let mut recovered = state::Recovered::only(self.arch.ra());
         // Signal frames are evaluated in full where the source can do so: they restore registers.
@@ -211,22 +261,21 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
         let evaluated = if !in_full {
             None
         } else if from_source {
-            self.source.evaluate(self.arch, kind, &query, &view, self.memory, &mut recovered)?
+            self.source.evaluate(self.arch, kind, query, &view, self.memory, &mut recovered)?
         } else if kind == UnwindUserType::SignalTrampoline {
             self.evaluate_trampoline(state, &mut recovered)?
         } else {
             None
         };
-        let caller = match (evaluated, found.rule) {
+        match (evaluated, found.rule) {
             (Some(evaluated), _) => {
                 let mut caller = self.judge(state, &evaluated, false)?;
                 caller.link = recovered.value.map(|value| self.word.cut(value.into()));
-                caller
+                Ok(caller)
             }
-            (None, Rule::Evaluate) => return Err(Stop::Error(StepError::NotExpressible)),
-            (None, Rule::Frame(frame)) => self.apply(state, frame)?,
-        };
-        Ok(Some((caller, found.trust)))
+            (None, Rule::Evaluate) => Err(Stop::Error(StepError::NotExpressible)),
+            (None, Rule::Frame(frame)) => self.apply(state, frame),
+        }
     }
 
     /// Checks 2 to 9 of the documentation, each on its line.
@@ -250,7 +299,7 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
             CfaRule::Offset { base, offset } => self.based(state, base, offset)?,
             CfaRule::Deref { base, offset, add } => {
                 let slot = self.based(state, base, offset)?;
-                self.word.in_space(self.load(slot)? + i128::from(add))?
+                self.word.in_space(self.load(slot, self.word)? + i128::from(add))?
             }
         };
         // 5. and 6., before anything is read on the CFA's word
@@ -259,31 +308,18 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
         let ra = match frame.ra() {
             RaRule::AtCfa(offset) => {
                 let slot = self.word.in_space(cfa + i128::from(offset))?;
-                self.load(slot)?
+                self.load(slot, self.saved)?
             }
             RaRule::InRegister { base, offset } => self.based(state, base, offset)?,
             RaRule::AtRegister { base, offset } => {
                 let slot = self.based(state, base, offset)?;
-                self.load(slot)?
+                self.load(slot, self.saved)?
             }
             RaRule::Undefined => unreachable!("check 2"),
         };
         self.return_address(ra, frame.kind())?;
         // 8. frame pointer
-        let fp = match frame.fp() {
-            FpRule::Unchanged => state.fp,
-            FpRule::AtCfa(offset) => {
-                let slot = self.word.in_space(cfa + i128::from(offset))?;
-                Some(self.load(slot)?)
-            }
-            FpRule::CfaOffset(offset) => Some(self.word.in_space(cfa + i128::from(offset))?),
-            FpRule::InRegister { base, offset } => Some(self.based(state, base, offset)?),
-            FpRule::AtRegister { base, offset } => {
-                let slot = self.based(state, base, offset)?;
-                Some(self.load(slot)?)
-            }
-            FpRule::Undefined => None,
-        };
+        let fp = self.frame_pointer(state, frame.fp(), cfa)?.map(|fp| self.word.cut(fp));
         let evaluated = Evaluated {
             cfa: narrow(cfa),
             ra: Some(narrow(ra)),
@@ -292,6 +328,23 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
             kind: frame.kind(),
         };
         self.judge(state, &evaluated, frame.sp_is_bound())
+    }
+
+    fn frame_pointer(&mut self, state: &State<'_>, rule: FpRule, cfa: i128) -> Result<Option<i128>, Stop> {
+        Ok(match rule {
+            FpRule::Unchanged => state.fp,
+            FpRule::AtCfa(offset) => {
+                let slot = self.word.in_space(cfa + i128::from(offset))?;
+                Some(self.load(slot, self.saved)?)
+            }
+            FpRule::CfaOffset(offset) => Some(self.word.in_space(cfa + i128::from(offset))?),
+            FpRule::InRegister { base, offset } => Some(self.based(state, base, offset)?),
+            FpRule::AtRegister { base, offset } => {
+                let slot = self.based(state, base, offset)?;
+                Some(self.load(slot, self.saved)?)
+            }
+            FpRule::Undefined => None,
+        })
     }
 
     /// What every result has to pass, whoever computed it.
@@ -363,8 +416,8 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
         self.word.in_space(value + i128::from(offset))
     }
 
-    fn load(&mut self, address: i128) -> Result<i128, Stop> {
-        let mut bytes = vec![0; usize::try_from(self.word.bytes).expect("4 or 8")];
+    fn load(&mut self, address: i128, size: Word) -> Result<i128, Stop> {
+        let mut bytes = vec![0; usize::try_from(size.bytes).expect("4 or 8")];
         self.memory.read(narrow(address), &mut bytes).map_err(Stop::Memory)?;
         if self.arch.byte_order() == unwind_core::ByteOrder::Little {
             bytes.reverse();

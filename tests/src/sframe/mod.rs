@@ -13,4 +13,4 @@ pub use elf::{Elf, files, folder};
 pub use frames::FrameSections;
 pub use probe::{Probe, pcs_of_interest, probe, probe_at};
 pub use roundtrip::{Written, canonical, round_trip};
-pub use target::{S390x, lookup};
+pub use target::lookup;

@@ -99,6 +99,7 @@ impl<A: Arch> FrameSource<A> for ChaosSource {
                 }
                 2 => return Err(LookupError::UnknownRegister(Register(3))),
                 3 => return Err(LookupError::AddressOverflow),
+                5 => return Err(LookupError::CannotUnwind),
                 4 => return memory.read(random, &mut [0; 5]).map(|()| None).map_err(LookupError::Memory),
                 _ => {}
             }

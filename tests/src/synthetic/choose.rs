@@ -112,13 +112,13 @@ impl Chooser<'_, '_> {
             }
         }
         let slot = self.slot(0);
-        let add = self.room.spec.shape.to_le_bytes()[2].cast_signed();
+        let add = i16::from(self.room.spec.shape.to_le_bytes()[2].cast_signed());
         let word = self.layout.arch.word_size();
         let stored = word.offset(cfa, -i64::from(add));
         let add = if stored.is_some() { add } else { 0 };
         self.layout.put(slot, stored.unwrap_or(cfa));
         self.reads.push(slot);
-        let most = 0x7f_ffff;
+        let most = 0x3f_ffff;
         let (base, offset) = match self.reach(wanted, slot, most) {
             Some(reached) => reached,
             None => self.reach(BaseSpec::Sp, slot, most).expect("slots are near sp"),

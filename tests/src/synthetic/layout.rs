@@ -298,6 +298,11 @@ impl<'s> Layout<'s> {
         }
         match self.spec.end {
             EndSpec::Undefined => End::Complete(Mark::UndefinedReturnAddress),
+            // What a chain leads to is an end by convention, and none at all at an exact pc.
+            EndSpec::ZeroReturnAddress if outermost.kind == UnwindUserType::FramePointer => match pc {
+                Pc::Exact(_) => failed(StepError::NotCode { address: 0 }, Some(outermost.kind)),
+                Pc::Return(_) => End::Complete(Mark::ZeroFrameRecord),
+            },
             EndSpec::ZeroReturnAddress => End::Complete(Mark::ZeroReturnAddress),
             EndSpec::ZeroFramePointer => End::Complete(Mark::ZeroFramePointer),
             EndSpec::EntryFunction => End::Complete(Mark::EntryFunction),

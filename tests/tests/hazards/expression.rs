@@ -115,14 +115,14 @@ fn h19_the_procedure_linkage_table() {
 #[test]
 fn h19_the_old_sp_on_the_stack() {
     // OpenSSL's assembly: CFA = *(rsp + 96) + 8.
-    for (slot, add) in [(96, 8), (0, 0), (-128, -8), (0x7f_ffff, 127), (-0x80_0000, -128)] {
+    for (slot, add) in [(96, 8), (0, 0), (-128, -8), (0x3f_ffff, 255), (-0x40_0000, -256)] {
         let table = cfa_of(expression().breg(X86.sp(), slot).deref().add(add, 2));
-        let offset = i32::try_from(slot).expect("24 bits");
-        let add = i8::try_from(add).expect("8 bits");
+        let offset = i32::try_from(slot).expect("23 bits");
+        let add = i16::try_from(add).expect("9 bits");
         assert_eq!(table.rule(0x1000).cfa(), CfaRule::Deref { base: Base::Sp, offset, add });
     }
     // What a rule has no room for is evaluated, not narrowed.
-    for (slot, add) in [(0x80_0000, 0), (-0x80_0001, 0), (8, 128), (8, -129), (1 << 40, 8)] {
+    for (slot, add) in [(0x40_0000, 0), (-0x40_0001, 0), (8, 256), (8, -257), (1 << 40, 8)] {
         let table = cfa_of(expression().breg(X86.sp(), slot).deref().add(add, 2));
         assert_eq!(table.lookup(Pc::Exact(0x1000)), Ok(Some(Rule::Evaluate)), "{slot:#x} {add}");
         let mut memory = Memory::new();

@@ -232,7 +232,7 @@ fn h30_tables_and_frame_pointers_alternate() {
         let sources: Vec<_> = found.frames.iter().map(|frame| frame.provenance.source).collect();
         let by_fp = Some(UnwindUserType::FramePointer);
         assert_eq!(sources, [None, Some(TABLE), by_fp], "{arch:?}");
-        assert_eq!(found.end, End::Complete(Mark::ZeroReturnAddress));
+        assert_eq!(found.end, End::Complete(Mark::ZeroFrameRecord));
     }
 }
 

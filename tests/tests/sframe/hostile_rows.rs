@@ -389,11 +389,11 @@ fn rows_that_no_rule_can_say() {
     for (section, is_right) in [
         // A return address is no stack address.
         (wide(&[0x39, 8, 0x80, -8]), false),
-        // The offset of a dereferenced CFA has 24 bits.
-        (wide(&[0x33, 0x7f_ffff]), true),
-        (wide(&[0x33, 0x80_0000]), false),
-        (wide(&[0x33, -0x80_0000]), true),
-        (wide(&[0x33, -0x80_0001]), false),
+        // The offset of a dereferenced CFA has 23 bits.
+        (wide(&[0x33, 0x3f_ffff]), true),
+        (wide(&[0x33, 0x40_0000]), false),
+        (wide(&[0x33, -0x40_0000]), true),
+        (wide(&[0x33, -0x40_0001]), false),
         (wide(&[0x31, i32::MAX]), true),
         // AMD64 has no register for the return address.
         (unfixed, false),

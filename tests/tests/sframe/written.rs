@@ -119,7 +119,7 @@ fn expressible(format: SFrameFormat) -> BoxedStrategy<UnwindUserFrame> {
     let nonzero = |offset: i32| if offset == 0 { 8 } else { offset };
     let plain_base = prop_oneof![Just(Base::Sp), Just(Base::Fp)];
     let (cfa, ra_and_fp) = if version == Version::V3 {
-        let deref = (base(), -0x80_0000..0x80_0000i32).prop_map(move |(base, offset)| {
+        let deref = (base(), -0x40_0000..0x40_0000i32).prop_map(move |(base, offset)| {
             let offset = if abi == Abi::S390x { offset & !7 } else { offset };
             CfaRule::Deref { base, offset, add: 0 }
         });
@@ -190,7 +190,7 @@ fn any_frame() -> impl Strategy<Value = UnwindUserFrame> {
     };
     let cfa = prop_oneof![
         (base(), offset()).prop_map(|(base, offset)| CfaRule::Offset { base, offset }),
-        (base(), -0x80_0000..0x80_0000i32, any::<i8>()).prop_map(|(base, offset, add)| CfaRule::Deref {
+        (base(), -0x40_0000..0x40_0000i32, -256..256i16).prop_map(|(base, offset, add)| CfaRule::Deref {
             base,
             offset,
             add

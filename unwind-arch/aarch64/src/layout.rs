@@ -2,53 +2,19 @@
 //!
 //! All of them hold x0 to x30, sp and pc in this order, which is that of their DWARF numbers.
 
-use core::fmt;
+use unwind_core::{Arch, LayoutError, PerfLayout, Register, RegisterLayout, WordSize};
 
-use scroll::{BE, Endian, LE, Pread};
-use unwind_core::{Arch, ByteOrder, Register};
-
-use crate::{Aarch64, Registers};
-
-/// Why bytes are no register set of this architecture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LayoutError {
-    /// There are fewer bytes than the layout has. The registers of a 32-bit process are one cause.
-    TooShort {
-        /// How many bytes the layout needs.
-        needed: usize,
-        /// How many there are.
-        len: usize,
-    },
-    /// A perf sample of another ABI: `PERF_SAMPLE_REGS_ABI_32` (1) is that of a 32-bit process.
-    Abi {
-        /// The sample's `abi`.
-        abi: u64,
-    },
-}
-
-impl fmt::Display for LayoutError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LayoutError::TooShort { needed, len } => {
-                write!(f, "a register set of {len} bytes, where {needed} are needed")
-            }
-            LayoutError::Abi { abi } => write!(f, "a register sample of another ABI ({abi})"),
-        }
-    }
-}
-
-impl core::error::Error for LayoutError {}
+use crate::*;
 
 impl Registers {
     /// The size of `struct user_pt_regs`, in bytes.
-    pub const USER_REGS_SIZE: usize = 272;
+    pub const USER_REGS_SIZE: usize = USER_REGS.size;
 
     /// Where `struct elf_prstatus` has its `pr_reg`, in bytes.
     pub const PRSTATUS_REGS: usize = 112;
 
     /// The registers to ask perf for: the `sample_regs_user` of `struct perf_event_attr`.
-    pub const PERF_MASK: u64 = 0x1_ffff_ffff;
+    pub const PERF_MASK: u64 = PERF.mask();
 
     /// From `struct user_pt_regs` (`user_regs_struct` in C libraries): what ptrace's
     /// `PTRACE_GETREGSET` with `NT_PRSTATUS` gives. Linux `arch/arm64/include/uapi/asm/ptrace.h`.
@@ -56,7 +22,7 @@ impl Registers {
     /// # Errors
     /// [`LayoutError::TooShort`].
     pub fn from_user_regs(arch: Aarch64, bytes: &[u8]) -> Result<Self, LayoutError> {
-        read(arch, bytes, Self::USER_REGS_SIZE, 0)
+        USER_REGS.read(arch.byte_order(), bytes, 0)
     }
 
     /// From `struct elf_prstatus`: the descriptor of a core file's `NT_PRSTATUS` note. Linux
@@ -65,8 +31,7 @@ impl Registers {
     /// # Errors
     /// [`LayoutError::TooShort`].
     pub fn from_prstatus(arch: Aarch64, bytes: &[u8]) -> Result<Self, LayoutError> {
-        let needed = Self::PRSTATUS_REGS.saturating_add(Self::USER_REGS_SIZE);
-        read(arch, bytes, needed, Self::PRSTATUS_REGS)
+        USER_REGS.read(arch.byte_order(), bytes, Self::PRSTATUS_REGS)
     }
 
     /// From `ucontext_t`: the third argument of a signal handler, also what `getcontext` fills.
@@ -76,7 +41,7 @@ impl Registers {
     /// # Errors
     /// [`LayoutError::TooShort`].
     pub fn from_ucontext(arch: Aarch64, bytes: &[u8]) -> Result<Self, LayoutError> {
-        read(arch, bytes, UCONTEXT_NEEDED, UCONTEXT_REGS)
+        UP_TO_PC.read(arch.byte_order(), bytes, UCONTEXT_REGS)
     }
 
     /// From a perf sample: the bytes of its `PERF_SAMPLE_REGS_USER` part, which are `u64 abi` and a
@@ -87,64 +52,99 @@ impl Registers {
     /// # Errors
     /// [`LayoutError::TooShort`], [`LayoutError::Abi`].
     pub fn from_perf_sample(arch: Aarch64, mask: u64, bytes: &[u8]) -> Result<Self, LayoutError> {
-        perf(endian(arch), mask, bytes)
+        PERF.read(arch.byte_order(), mask, bytes)
     }
 
     /// The register with this number in perf's masks: `enum perf_event_arm_regs` of Linux
     /// `arch/arm64/include/uapi/asm/perf_regs.h`. `None` for VG and what may follow.
     pub fn perf_register(number: u32) -> Option<Register> {
-        let register = Register(u16::try_from(number).ok()?);
-        (usize::from(register.0) < Registers::COUNT).then_some(register)
+        PERF.register(number)
     }
 }
 
 /// `uc_mcontext` is at 176, and in it `regs` at 8.
 const UCONTEXT_REGS: usize = 184;
 
+const USER_REGS: RegisterLayout =
+    RegisterLayout { size: 272, word: WordSize::Eight, ip: None, registers: &IN_USER_REGS };
+
 /// Up to the end of pc, the last general register.
-const UCONTEXT_NEEDED: usize = 448;
+const UP_TO_PC: RegisterLayout = RegisterLayout { size: 264, ..USER_REGS };
 
-fn endian(arch: Aarch64) -> Endian {
-    match arch.byte_order() {
-        ByteOrder::Little => LE,
-        ByteOrder::Big => BE,
-    }
-}
+const PERF: PerfLayout = PerfLayout { abi: 2, ip: None, registers: &IN_PERF };
 
-/// Reads all registers from `offset` on, if there are `needed` bytes.
-fn read(arch: Aarch64, bytes: &[u8], needed: usize, offset: usize) -> Result<Registers, LayoutError> {
-    let too_short = LayoutError::TooShort { needed, len: bytes.len() };
-    let bytes = bytes.get(..needed).ok_or(too_short)?;
-    let mut offset = offset;
-    (0..).take(Registers::COUNT).try_fold(Registers::default(), |set, number| {
-        let value = bytes.gread_with(&mut offset, endian(arch)).map_err(|_| too_short)?;
-        Ok(set.with(Register(number), value))
-    })
-}
+static IN_USER_REGS: [(Register, i32); 33] = [
+    (X0, 0),
+    (X1, 8),
+    (X2, 16),
+    (X3, 24),
+    (X4, 32),
+    (X5, 40),
+    (X6, 48),
+    (X7, 56),
+    (X8, 64),
+    (X9, 72),
+    (X10, 80),
+    (X11, 88),
+    (X12, 96),
+    (X13, 104),
+    (X14, 112),
+    (X15, 120),
+    (X16, 128),
+    (X17, 136),
+    (X18, 144),
+    (X19, 152),
+    (X20, 160),
+    (X21, 168),
+    (X22, 176),
+    (X23, 184),
+    (X24, 192),
+    (X25, 200),
+    (X26, 208),
+    (X27, 216),
+    (X28, 224),
+    (X29, 232),
+    (X30, 240),
+    (SP, 248),
+    (PC, 256),
+];
 
-fn perf(order: Endian, mask: u64, bytes: &[u8]) -> Result<Registers, LayoutError> {
-    const NONE: u64 = 0;
-    const ABI_64: u64 = 2;
-    let too_short = |words: u32| LayoutError::TooShort {
-        needed: usize::try_from(words).unwrap_or(usize::MAX).saturating_mul(8),
-        len: bytes.len(),
-    };
-    match bytes.pread_with(0, order).map_err(|_| too_short(1))? {
-        NONE => return Ok(Registers::absent()),
-        ABI_64 => {}
-        abi => return Err(LayoutError::Abi { abi }),
-    }
-    let mut offset = 8;
-    let mut set = Registers::default();
-    for number in (0..64).filter(|number| mask & 1u64.wrapping_shl(*number) != 0) {
-        let all = mask.count_ones().saturating_add(1);
-        let value = bytes.gread_with(&mut offset, order).map_err(|_| too_short(all))?;
-        if let Some(register) = Registers::perf_register(number) {
-            set = set.with(register, value);
-        }
-    }
-    Ok(set)
-}
+/// perf's numbers are DWARF's.
+static IN_PERF: [(u32, Register); 33] = [
+    (0, X0),
+    (1, X1),
+    (2, X2),
+    (3, X3),
+    (4, X4),
+    (5, X5),
+    (6, X6),
+    (7, X7),
+    (8, X8),
+    (9, X9),
+    (10, X10),
+    (11, X11),
+    (12, X12),
+    (13, X13),
+    (14, X14),
+    (15, X15),
+    (16, X16),
+    (17, X17),
+    (18, X18),
+    (19, X19),
+    (20, X20),
+    (21, X21),
+    (22, X22),
+    (23, X23),
+    (24, X24),
+    (25, X25),
+    (26, X26),
+    (27, X27),
+    (28, X28),
+    (29, X29),
+    (30, X30),
+    (31, SP),
+    (32, PC),
+];
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests")]
@@ -156,13 +156,12 @@ mod tests {
     use unwind_core::{RegisterFile, UserRegisters};
 
     use super::*;
-    use crate::{PC, SP, X0, X15, X30};
 
     /// Offsets as a C compiler prints them: `offsetof(struct user_pt_regs, sp)` and so on.
-    const IN_USER_REGS: [(Register, usize); 5] = [(X0, 0), (X15, 120), (X30, 240), (SP, 248), (PC, 256)];
+    const TRUE_USER_REGS: [(Register, usize); 5] = [(X0, 0), (X15, 120), (X30, 240), (SP, 248), (PC, 256)];
 
     /// The same for `offsetof(ucontext_t, uc_mcontext.sp)` and so on.
-    const IN_UCONTEXT: [(Register, usize); 5] = [(X0, 184), (X15, 304), (X30, 424), (SP, 432), (PC, 440)];
+    const TRUE_UCONTEXT: [(Register, usize); 5] = [(X0, 184), (X15, 304), (X30, 424), (SP, 432), (PC, 440)];
 
     /// Every byte is different from its neighbours, and every word from every other.
     fn bytes(len: usize) -> Vec<u8> {
@@ -182,9 +181,9 @@ mod tests {
     #[test]
     fn every_register_is_where_the_kernel_puts_it() {
         let parsers: [(Parser, usize, &Offsets); 3] = [
-            (Registers::from_user_regs, 0, &IN_USER_REGS),
-            (Registers::from_prstatus, 112, &IN_USER_REGS),
-            (Registers::from_ucontext, 0, &IN_UCONTEXT),
+            (Registers::from_user_regs, 0, &TRUE_USER_REGS),
+            (Registers::from_prstatus, 112, &TRUE_USER_REGS),
+            (Registers::from_ucontext, 0, &TRUE_UCONTEXT),
         ];
         let bytes = bytes(1000);
         for (parse, start, offsets) in parsers {

@@ -46,8 +46,6 @@ use unwind_core::{Arch, ByteOrder, CfiVendor, Code, Register, SignalFrame, Unwin
 
 #[cfg(all(feature = "capture", target_arch = "aarch64", target_pointer_width = "64"))]
 pub use capture::with_registers;
-#[cfg(feature = "layout")]
-pub use layout::LayoutError;
 pub use registers::*;
 
 /// AArch64 under AAPCS64, with the byte order of its data and the mask of its pointer

@@ -5,7 +5,7 @@
 //! 46 is VG; 48 to 63 are the predicates p0 to p15; 64 to 95 are v0 to v31, of which the low halves
 //! d8 to d15 of 72 to 79 are callee-saved; 96 to 127 are z0 to z31.
 
-use unwind_core::{Register, RegisterFile, UserRegisters};
+use unwind_core::{Register, register_set};
 
 /// x0.
 pub const X0: Register = Register(0);
@@ -74,102 +74,30 @@ pub const SP: Register = Register(31);
 /// The program counter.
 pub const PC: Register = Register(32);
 
-/// Values of the general registers, sp and pc, each known or unknown.
-///
-/// `Default` knows nothing; a walk needs at least [`PC`] and [`SP`]. The set holds registers
-/// with numbers below [`Registers::COUNT`]; unwinding needs no other.
-///
-/// ```
-/// use unwind_arch_aarch64::{Registers, X19};
-/// use unwind_core::{RegisterFile, UserRegisters};
-///
-/// let registers = Registers::new(0x40_1000, 0xffff_ffff_e000, 0, 0x40_2000).with(X19, 5);
-/// assert_eq!(registers.ip(), Some(0x40_1000));
-/// assert_eq!(registers.get(X19), Some(5));
-/// assert_eq!(registers.get(unwind_arch_aarch64::X20), None);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Registers {
-    values: [u64; Registers::COUNT],
-    known: u64,
-    user: bool,
+register_set! {
+    /// Values of the general registers, sp and pc, each known or unknown.
+    ///
+    /// `Default` knows nothing; a walk needs at least [`PC`] and [`SP`]. The set holds registers
+    /// with numbers below [`Registers::COUNT`]; unwinding needs no other.
+    ///
+    /// ```
+    /// use unwind_arch_aarch64::{Registers, X19};
+    /// use unwind_core::{RegisterFile, UserRegisters};
+    ///
+    /// let registers = Registers::new(0x40_1000, 0xffff_ffff_e000, 0, 0x40_2000).with(X19, 5);
+    /// assert_eq!(registers.ip(), Some(0x40_1000));
+    /// assert_eq!(registers.get(X19), Some(5));
+    /// assert_eq!(registers.get(unwind_arch_aarch64::X20), None);
+    /// ```
+    pub struct Registers { count: 33, ip: Some(PC) }
 }
 
 impl Registers {
-    /// How many registers the set has room for: DWARF numbers 0 to 32. The `N` to give to
-    /// [`frames_tracking`](unwind_core::Unwinder::frames_tracking).
-    pub const COUNT: usize = 33;
-
     /// The registers of a plain walk: pc, sp, x29 and x30. More can be added by
     /// [`with`](Registers::with).
     pub fn new(ip: u64, sp: u64, fp: u64, lr: u64) -> Self {
         Registers::default().with(PC, ip).with(SP, sp).with(X29, fp).with(X30, lr)
     }
-
-    /// From DWARF numbers and values, as debuggers and emulators have them. Numbers that the set
-    /// has no room for are left out; of two values for one register the last counts.
-    pub fn from_dwarf(values: impl IntoIterator<Item = (Register, u64)>) -> Self {
-        values.into_iter().fold(Registers::default(), |set, (register, value)| set.with(register, value))
-    }
-
-    /// There are no user registers: a kernel thread. A walk is refused, with that reason.
-    pub fn absent() -> Self {
-        Registers { user: false, ..Registers::default() }
-    }
-
-    /// The same set, with `register` known. One that the set has no room for is left out.
-    #[must_use]
-    pub fn with(mut self, register: Register, value: u64) -> Self {
-        if let Some(slot) = self.values.get_mut(usize::from(register.0)) {
-            *slot = value;
-            self.known |= bit(register);
-        }
-        self
-    }
-
-    /// The same set, with the program counter known.
-    #[must_use]
-    pub fn with_ip(self, ip: u64) -> Self {
-        self.with(PC, ip)
-    }
-
-    /// The same set, with `register` unknown.
-    #[must_use]
-    pub fn without(mut self, register: Register) -> Self {
-        self.known &= !bit(register);
-        self
-    }
-}
-
-impl Default for Registers {
-    fn default() -> Self {
-        Registers { values: [0; Registers::COUNT], known: 0, user: true }
-    }
-}
-
-impl RegisterFile for Registers {
-    #[inline]
-    fn get(&self, register: Register) -> Option<u64> {
-        let value = self.values.get(usize::from(register.0))?;
-        (self.known & bit(register) != 0).then_some(*value)
-    }
-}
-
-impl UserRegisters for Registers {
-    #[inline]
-    fn ip(&self) -> Option<u64> {
-        self.get(PC)
-    }
-
-    #[inline]
-    fn is_user(&self) -> bool {
-        self.user
-    }
-}
-
-/// The bit of `register` in the set of known ones; 0 where there is none.
-fn bit(register: Register) -> u64 {
-    1u64.checked_shl(u32::from(register.0)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -179,7 +107,7 @@ mod tests {
 
     use std::vec::Vec;
 
-    use unwind_core::{StartError, Unwinder};
+    use unwind_core::{RegisterFile, StartError, Unwinder, UserRegisters};
 
     use super::*;
     use crate::Aarch64;
@@ -198,27 +126,6 @@ mod tests {
         assert_eq!((registers.get(SP), registers.get(X29), registers.get(X30)), (Some(2), Some(3), Some(4)));
         assert_eq!(known(&registers.with(X0, 0).without(SP)), [0, 29, 30, 32]);
         assert_eq!(Registers::default().with_ip(9).ip(), Some(9));
-    }
-
-    #[test]
-    fn a_list_by_number_is_taken_over() {
-        let all = (0..33).map(|number| (Register(number), u64::from(number) << 32));
-        let registers = Registers::from_dwarf(all);
-        assert_eq!(known(&registers), (0..33).collect::<Vec<_>>());
-        for number in 0..33 {
-            assert_eq!(registers.get(Register(number)), Some(u64::from(number) << 32));
-        }
-        assert_eq!(Registers::from_dwarf([(X19, 1), (X19, 2)]).get(X19), Some(2));
-    }
-
-    #[test]
-    fn registers_without_room_are_left_out() {
-        for number in (33..70).chain([127, 128, 255, 256, 0x8000, u16::MAX]) {
-            let registers = Registers::default().with(Register(number), 1);
-            assert_eq!(registers, Registers::default());
-            assert_eq!(registers.without(Register(number)), registers);
-        }
-        assert_eq!(known(&Registers::from_dwarf([(Register(34), 1), (Register(72), 2), (X0, 1)])), [0]);
     }
 
     #[test]

@@ -1,55 +1,21 @@
 //! Register sets in the layouts that Linux gives them, parsed on any host.
 
-use core::fmt;
-
-use scroll::{Endian, LE, Pread};
-use unwind_core::Register;
+use unwind_core::{Arch, LayoutError, PerfLayout, Register, RegisterLayout, WordSize};
 
 use crate::signal::UCONTEXT;
 use crate::{
     R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RIP, RSI, RSP, Registers, X86_64,
 };
 
-/// Why bytes are no register set of this architecture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LayoutError {
-    /// There are fewer bytes than the layout has. The registers of a 32-bit process are one cause.
-    TooShort {
-        /// How many bytes the layout needs.
-        needed: usize,
-        /// How many there are.
-        len: usize,
-    },
-    /// A perf sample of another ABI: `PERF_SAMPLE_REGS_ABI_32` (1) is that of a 32-bit process.
-    Abi {
-        /// The sample's `abi`.
-        abi: u64,
-    },
-}
-
-impl fmt::Display for LayoutError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LayoutError::TooShort { needed, len } => {
-                write!(f, "a register set of {len} bytes, where {needed} are needed")
-            }
-            LayoutError::Abi { abi } => write!(f, "a register sample of another ABI ({abi})"),
-        }
-    }
-}
-
-impl core::error::Error for LayoutError {}
-
 impl Registers {
     /// The size of `struct user_regs_struct`, in bytes.
-    pub const USER_REGS_SIZE: usize = 216;
+    pub const USER_REGS_SIZE: usize = USER_REGS.size;
 
     /// Where `struct elf_prstatus` has its `pr_reg`, in bytes.
     pub const PRSTATUS_REGS: usize = 112;
 
     /// The registers to ask perf for: the `sample_regs_user` of `struct perf_event_attr`.
-    pub const PERF_MASK: u64 = 0x00ff_01ff;
+    pub const PERF_MASK: u64 = PERF.mask();
 
     /// From `struct user_regs_struct`: what ptrace's `PTRACE_GETREGS` and `PTRACE_GETREGSET` with
     /// `NT_PRSTATUS` give. Linux `arch/x86/include/asm/user_64.h`; the order is that of `struct
@@ -57,8 +23,8 @@ impl Registers {
     ///
     /// # Errors
     /// [`LayoutError::TooShort`].
-    pub fn from_user_regs(_arch: X86_64, bytes: &[u8]) -> Result<Self, LayoutError> {
-        read(bytes, Self::USER_REGS_SIZE, 0, &USER_REGS)
+    pub fn from_user_regs(arch: X86_64, bytes: &[u8]) -> Result<Self, LayoutError> {
+        USER_REGS.read(arch.byte_order(), bytes, 0)
     }
 
     /// From `struct elf_prstatus`: the descriptor of a core file's `NT_PRSTATUS` note. Linux
@@ -66,9 +32,8 @@ impl Registers {
     ///
     /// # Errors
     /// [`LayoutError::TooShort`].
-    pub fn from_prstatus(_arch: X86_64, bytes: &[u8]) -> Result<Self, LayoutError> {
-        let needed = Self::PRSTATUS_REGS.saturating_add(Self::USER_REGS_SIZE);
-        read(bytes, needed, Self::PRSTATUS_REGS, &USER_REGS)
+    pub fn from_prstatus(arch: X86_64, bytes: &[u8]) -> Result<Self, LayoutError> {
+        USER_REGS.read(arch.byte_order(), bytes, Self::PRSTATUS_REGS)
     }
 
     /// From `ucontext_t`: the third argument of a signal handler, also what `getcontext` fills.
@@ -77,8 +42,8 @@ impl Registers {
     ///
     /// # Errors
     /// [`LayoutError::TooShort`].
-    pub fn from_ucontext(_arch: X86_64, bytes: &[u8]) -> Result<Self, LayoutError> {
-        read(bytes, UCONTEXT_NEEDED, 0, &UCONTEXT)
+    pub fn from_ucontext(arch: X86_64, bytes: &[u8]) -> Result<Self, LayoutError> {
+        UP_TO_RIP.read(arch.byte_order(), bytes, 0)
     }
 
     /// From a perf sample: the bytes of its `PERF_SAMPLE_REGS_USER` part, which are `u64 abi` and a
@@ -88,19 +53,21 @@ impl Registers {
     ///
     /// # Errors
     /// [`LayoutError::TooShort`], [`LayoutError::Abi`].
-    pub fn from_perf_sample(_arch: X86_64, mask: u64, bytes: &[u8]) -> Result<Self, LayoutError> {
-        perf(LE, mask, bytes)
+    pub fn from_perf_sample(arch: X86_64, mask: u64, bytes: &[u8]) -> Result<Self, LayoutError> {
+        PERF.read(arch.byte_order(), mask, bytes)
     }
 
     /// The register with this number in perf's masks: `enum perf_event_x86_regs` of Linux
     /// `arch/x86/include/uapi/asm/perf_regs.h`. `None` for the flags, the segments and the vectors.
     pub fn perf_register(number: u32) -> Option<Register> {
-        let (_, register) = PERF.iter().find(|(known, _)| *known == number)?;
-        Some(*register)
+        PERF.register(number)
     }
 }
 
-static USER_REGS: [(Register, i32); 17] = [
+const USER_REGS: RegisterLayout =
+    RegisterLayout { size: 216, word: WordSize::Eight, ip: None, registers: &IN_USER_REGS };
+
+static IN_USER_REGS: [(Register, i32); 17] = [
     (R15, 0),
     (R14, 8),
     (R13, 16),
@@ -123,9 +90,12 @@ static USER_REGS: [(Register, i32); 17] = [
 ];
 
 /// Up to the end of rip, the last general register.
-const UCONTEXT_NEEDED: usize = 176;
+const UP_TO_RIP: RegisterLayout =
+    RegisterLayout { size: 176, word: WordSize::Eight, ip: None, registers: &UCONTEXT };
 
-static PERF: [(u32, Register); 17] = [
+const PERF: PerfLayout = PerfLayout { abi: 2, ip: None, registers: &IN_PERF };
+
+static IN_PERF: [(u32, Register); 17] = [
     (0, RAX),
     (1, RBX),
     (2, RCX),
@@ -146,46 +116,6 @@ static PERF: [(u32, Register); 17] = [
     (23, R15),
 ];
 
-/// Reads each register at `start` and its offset, if there are `needed` bytes.
-fn read(
-    bytes: &[u8],
-    needed: usize,
-    start: usize,
-    table: &[(Register, i32)],
-) -> Result<Registers, LayoutError> {
-    let too_short = LayoutError::TooShort { needed, len: bytes.len() };
-    let bytes = bytes.get(start..needed).ok_or(too_short)?;
-    table.iter().try_fold(Registers::default(), |set, (register, offset)| {
-        let offset = usize::try_from(*offset).map_err(|_| too_short)?;
-        let value = bytes.pread_with(offset, LE).map_err(|_| too_short)?;
-        Ok(set.with(*register, value))
-    })
-}
-
-fn perf(order: Endian, mask: u64, bytes: &[u8]) -> Result<Registers, LayoutError> {
-    const NONE: u64 = 0;
-    const ABI_64: u64 = 2;
-    let too_short = |words: u32| LayoutError::TooShort {
-        needed: usize::try_from(words).unwrap_or(usize::MAX).saturating_mul(8),
-        len: bytes.len(),
-    };
-    match bytes.pread_with(0, order).map_err(|_| too_short(1))? {
-        NONE => return Ok(Registers::absent()),
-        ABI_64 => {}
-        abi => return Err(LayoutError::Abi { abi }),
-    }
-    let mut offset = 8;
-    let mut set = Registers::default();
-    for number in (0..64).filter(|number| mask & 1u64.wrapping_shl(*number) != 0) {
-        let all = mask.count_ones().saturating_add(1);
-        let value = bytes.gread_with(&mut offset, order).map_err(|_| too_short(all))?;
-        if let Some(register) = Registers::perf_register(number) {
-            set = set.with(register, value);
-        }
-    }
-    Ok(set)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests")]
 mod tests {
@@ -198,7 +128,7 @@ mod tests {
     use super::*;
 
     /// Offsets as a C compiler prints them: `offsetof(struct user_regs_struct, rax)` and so on.
-    const IN_USER_REGS: [(Register, usize); 17] = [
+    const TRUE_USER_REGS: [(Register, usize); 17] = [
         (RAX, 80),
         (RDX, 96),
         (RCX, 88),
@@ -219,7 +149,7 @@ mod tests {
     ];
 
     /// The same for `offsetof(ucontext_t, uc_mcontext.gregs[REG_RAX])` and so on.
-    const IN_UCONTEXT: [(Register, usize); 17] = [
+    const TRUE_UCONTEXT: [(Register, usize); 17] = [
         (RAX, 144),
         (RDX, 136),
         (RCX, 152),
@@ -254,9 +184,9 @@ mod tests {
     #[test]
     fn every_register_is_where_the_kernel_puts_it() {
         let parsers: [(Parser, usize, &Offsets); 3] = [
-            (|bytes| Registers::from_user_regs(X86_64, bytes), 0, &IN_USER_REGS),
-            (|bytes| Registers::from_prstatus(X86_64, bytes), 112, &IN_USER_REGS),
-            (|bytes| Registers::from_ucontext(X86_64, bytes), 0, &IN_UCONTEXT),
+            (|bytes| Registers::from_user_regs(X86_64, bytes), 0, &TRUE_USER_REGS),
+            (|bytes| Registers::from_prstatus(X86_64, bytes), 112, &TRUE_USER_REGS),
+            (|bytes| Registers::from_ucontext(X86_64, bytes), 0, &TRUE_UCONTEXT),
         ];
         let bytes = bytes(1000);
         for (parse, start, offsets) in parsers {

@@ -46,8 +46,6 @@ use unwind_core::{Arch, ByteOrder, Code, Register, SignalFrame, UnwindUserFrame,
 
 #[cfg(all(feature = "capture", target_arch = "x86_64", target_pointer_width = "64"))]
 pub use capture::with_registers;
-#[cfg(feature = "layout")]
-pub use layout::LayoutError;
 pub use registers::*;
 
 /// x86-64 under the System V ABI.

@@ -3,7 +3,7 @@
 //! Numbers: "System V ABI, AMD64 Architecture Processor Supplement", figure 3.36 (DWARF Register
 //! Number Mapping).
 
-use unwind_core::{Register, RegisterFile, UserRegisters};
+use unwind_core::{Register, register_set};
 
 /// %rax.
 pub const RAX: Register = Register(0);
@@ -40,102 +40,30 @@ pub const R15: Register = Register(15);
 /// The return address column, which also stands for %rip.
 pub const RIP: Register = Register(16);
 
-/// Values of the general registers and %rip, each known or unknown.
-///
-/// `Default` knows nothing; a walk needs at least [`RIP`] and [`RSP`]. The set holds registers
-/// with numbers below [`Registers::COUNT`]; unwinding needs no other.
-///
-/// ```
-/// use unwind_arch_x86_64::{R12, Registers};
-/// use unwind_core::{RegisterFile, UserRegisters};
-///
-/// let registers = Registers::new(0x40_1000, 0x7fff_ffff_e000, 0).with(R12, 5);
-/// assert_eq!(registers.ip(), Some(0x40_1000));
-/// assert_eq!(registers.get(R12), Some(5));
-/// assert_eq!(registers.get(unwind_arch_x86_64::RBX), None);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Registers {
-    values: [u64; Registers::COUNT],
-    known: u64,
-    user: bool,
+register_set! {
+    /// Values of the general registers and %rip, each known or unknown.
+    ///
+    /// `Default` knows nothing; a walk needs at least [`RIP`] and [`RSP`]. The set holds registers
+    /// with numbers below [`Registers::COUNT`]; unwinding needs no other.
+    ///
+    /// ```
+    /// use unwind_arch_x86_64::{R12, Registers};
+    /// use unwind_core::{RegisterFile, UserRegisters};
+    ///
+    /// let registers = Registers::new(0x40_1000, 0x7fff_ffff_e000, 0).with(R12, 5);
+    /// assert_eq!(registers.ip(), Some(0x40_1000));
+    /// assert_eq!(registers.get(R12), Some(5));
+    /// assert_eq!(registers.get(unwind_arch_x86_64::RBX), None);
+    /// ```
+    pub struct Registers { count: 17, ip: Some(RIP) }
 }
 
 impl Registers {
-    /// How many registers the set has room for: DWARF numbers 0 to 16. The `N` to give to
-    /// [`frames_tracking`](unwind_core::Unwinder::frames_tracking).
-    pub const COUNT: usize = 17;
-
     /// The three registers of a plain walk: %rip, %rsp and %rbp. More can be added by
     /// [`with`](Registers::with).
     pub fn new(ip: u64, sp: u64, fp: u64) -> Self {
         Registers::default().with(RIP, ip).with(RSP, sp).with(RBP, fp)
     }
-
-    /// From DWARF numbers and values, as debuggers and emulators have them. Numbers that the set
-    /// has no room for are left out; of two values for one register the last counts.
-    pub fn from_dwarf(values: impl IntoIterator<Item = (Register, u64)>) -> Self {
-        values.into_iter().fold(Registers::default(), |set, (register, value)| set.with(register, value))
-    }
-
-    /// There are no user registers: a kernel thread. A walk is refused, with that reason.
-    pub fn absent() -> Self {
-        Registers { user: false, ..Registers::default() }
-    }
-
-    /// The same set, with `register` known. One that the set has no room for is left out.
-    #[must_use]
-    pub fn with(mut self, register: Register, value: u64) -> Self {
-        if let Some(slot) = self.values.get_mut(usize::from(register.0)) {
-            *slot = value;
-            self.known |= bit(register);
-        }
-        self
-    }
-
-    /// The same set, with the program counter known.
-    #[must_use]
-    pub fn with_ip(self, ip: u64) -> Self {
-        self.with(RIP, ip)
-    }
-
-    /// The same set, with `register` unknown.
-    #[must_use]
-    pub fn without(mut self, register: Register) -> Self {
-        self.known &= !bit(register);
-        self
-    }
-}
-
-impl Default for Registers {
-    fn default() -> Self {
-        Registers { values: [0; Registers::COUNT], known: 0, user: true }
-    }
-}
-
-impl RegisterFile for Registers {
-    #[inline]
-    fn get(&self, register: Register) -> Option<u64> {
-        let value = self.values.get(usize::from(register.0))?;
-        (self.known & bit(register) != 0).then_some(*value)
-    }
-}
-
-impl UserRegisters for Registers {
-    #[inline]
-    fn ip(&self) -> Option<u64> {
-        self.get(RIP)
-    }
-
-    #[inline]
-    fn is_user(&self) -> bool {
-        self.user
-    }
-}
-
-/// The bit of `register` in the set of known ones; 0 where there is none.
-fn bit(register: Register) -> u64 {
-    1u64.checked_shl(u32::from(register.0)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -145,7 +73,7 @@ mod tests {
 
     use std::vec::Vec;
 
-    use unwind_core::{StartError, Unwinder};
+    use unwind_core::{RegisterFile, StartError, Unwinder, UserRegisters};
 
     use super::*;
     use crate::X86_64;
@@ -164,27 +92,6 @@ mod tests {
         assert_eq!((registers.get(RSP), registers.get(RBP)), (Some(2), Some(3)));
         assert_eq!(known(&registers.with(RAX, 0).without(RSP)), [0, 6, 16]);
         assert_eq!(Registers::default().with_ip(9).ip(), Some(9));
-    }
-
-    #[test]
-    fn a_list_by_number_is_taken_over() {
-        let all = (0..17).map(|number| (Register(number), u64::from(number) << 32));
-        let registers = Registers::from_dwarf(all);
-        assert_eq!(known(&registers), (0..17).collect::<Vec<_>>());
-        for number in 0..17 {
-            assert_eq!(registers.get(Register(number)), Some(u64::from(number) << 32));
-        }
-        assert_eq!(Registers::from_dwarf([(RBX, 1), (RBX, 2)]).get(RBX), Some(2));
-    }
-
-    #[test]
-    fn registers_without_room_are_left_out() {
-        for number in (17..70).chain([127, 128, 255, 256, 0x8000, u16::MAX]) {
-            let registers = Registers::default().with(Register(number), 1);
-            assert_eq!(registers, Registers::default());
-            assert_eq!(registers.without(Register(number)), registers);
-        }
-        assert_eq!(known(&Registers::from_dwarf([(Register(49), 0x246), (RAX, 1)])), [0]);
     }
 
     #[test]

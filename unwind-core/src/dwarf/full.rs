@@ -5,6 +5,7 @@ use super::entry::Fde;
 use super::expression::{Concrete, STACK, evaluate};
 use super::row::{Cfa, Column, ExpressionAt, Row, row_at};
 use super::section::Input;
+use crate::register::TRACKED;
 use crate::{
     Arch, Broken, CallerRegisters, Evaluated, FrameKind, LookupError, Query, Register, RegisterFile,
     SourceError, WordSize,
@@ -12,9 +13,6 @@ use crate::{
 
 /// How many columns are evaluated in one run over the row machine: enough for what x86-64 saves.
 const BATCH: usize = 8;
-
-/// Registers from here on are never recovered; see [`crate::TrackedRegisters`].
-const REGISTERS: u16 = 64;
 
 /// Evaluates the row of `fde` at the pc of `query`.
 pub(super) struct Full<'e, A> {
@@ -80,11 +78,11 @@ impl<A: Arch> Full<'_, A> {
         let arch = self.arch;
         let here = [arch.sp(), arch.fp(), fde.cie.return_address];
         let mut next = 0;
-        while next < REGISTERS {
+        while next < TRACKED {
             let mut batch = [Register(u16::MAX); BATCH];
             let mut slots = batch.iter_mut();
             let mut filled = 0usize;
-            while next < REGISTERS && filled < BATCH {
+            while next < TRACKED && filled < BATCH {
                 let register = Register(next);
                 next = next.saturating_add(1);
                 if here.contains(&register) || Some(register) == arch.ip() || !caller.wants(register) {
@@ -125,12 +123,12 @@ impl<A: Arch> Full<'_, A> {
                 self.registers.get(register)
             }
             Column::Unspecified => None,
-            Column::Offset(offset) => Some(input.read_word(at_cfa(offset)?)?),
+            Column::Offset(offset) => Some(input.read_register(at_cfa(offset)?, self.arch.register_size())?),
             Column::ValOffset(offset) => Some(at_cfa(offset)?),
             Column::Register(holder) => self.registers.get(holder),
             Column::Expression(expression) => {
                 let place = self.expression(input, expression, Some(cfa))?;
-                Some(input.read_word(place)?)
+                Some(input.read_register(place, self.arch.register_size())?)
             }
             Column::ValExpression(expression) => Some(self.expression(input, expression, Some(cfa))?),
         })

@@ -76,7 +76,7 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
                         .ok()
                         .map(|offset| CfaRule::Offset { base: self.base(register), offset }),
                     Some(Formula::Deref(register, offset, add)) => {
-                        match (i32::try_from(offset), i8::try_from(add)) {
+                        match (i32::try_from(offset), i16::try_from(add)) {
                             (Ok(offset), Ok(add)) => {
                                 Some(CfaRule::Deref { base: self.base(register), offset, add })
                             }

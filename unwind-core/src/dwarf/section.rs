@@ -96,9 +96,9 @@ impl<'d, 'm> Input<'d, 'm> {
         Bytes::new(self.section.data, offset, self.order)
     }
 
-    /// A word of the target's memory (avma).
-    pub(super) fn read_word(&mut self, address: u64) -> Result<u64, MemoryError> {
-        self.memory.read_word(address, self.word, self.order)
+    /// A register that the target saved at `address` (avma).
+    pub(super) fn read_register(&mut self, address: u64, size: WordSize) -> Result<u64, MemoryError> {
+        self.memory.read_word(address, size, self.order)
     }
 
     /// The pointer (svma) that the target's memory holds at `place` (svma). What a loader wrote

@@ -107,15 +107,20 @@ impl Dump<'_> {
         let mut rows = self.section.rows(fde);
         while let Some(row) = rows.next_stored() {
             match row {
-                Ok(row) => self.write_row(f, fde, &row)?,
+                Ok(row) => self.write_row(f, fde, &row, &rows.words(&row))?,
                 Err(error) => writeln!(f, "    {error}")?,
             }
         }
         Ok(())
     }
 
-    fn write_row(&self, f: &mut fmt::Formatter<'_>, fde: &Fde, row: &StoredRow) -> fmt::Result {
-        let words = row.words(&self.section);
+    fn write_row(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        fde: &Fde,
+        row: &StoredRow<'_>,
+        words: &Words<'_>,
+    ) -> fmt::Result {
         // Rows of a block have no address: there are many blocks.
         let start = if fde.block_size.is_some() { 0 } else { fde.start };
         write!(f, "    {:016x}  ", start.wrapping_add(u64::from(row.start)))?;
@@ -123,8 +128,8 @@ impl Dump<'_> {
             return f.write_str("RA undefined\n");
         }
         let columns = match fde.row_kind {
-            RowKind::Default => default_columns(self.section.header(), &words, row.is_on_sp()),
-            RowKind::Flexible => flexible_columns(self.section.header(), &words),
+            RowKind::Default => default_columns(self.section.header(), words, row.is_on_sp()),
+            RowKind::Flexible => flexible_columns(self.section.header(), words),
         };
         match columns {
             Ok([cfa, fp, ra]) => {
@@ -202,23 +207,19 @@ impl fmt::Display for Column {
 }
 
 /// CFA, frame pointer and return address of a default row.
-fn default_columns(
-    header: &Header,
-    words: &Words<'_, '_>,
-    is_on_sp: bool,
-) -> Result<[Column; 3], SourceError> {
+fn default_columns(header: &Header, words: &Words<'_>, is_on_sp: bool) -> Result<[Column; 3], SourceError> {
     let is_v1 = header.version == Version::V1;
-    let word = words.signed(0)?.ok_or(words.error())?;
+    let word = words.signed(0).ok_or(words.error())?;
     let cfa = Column::Sum(if is_on_sp { "sp" } else { "fp" }, cfa_offset(header.abi, word));
     let slot = |word| named_register(header, word).map_or(Column::Slot(word), Column::Named);
-    let (ra, next) = match (header.fixed_ra_offset, words.signed(1)?) {
+    let (ra, next) = match (header.fixed_ra_offset, words.signed(1)) {
         (0, None) => (Column::Unchanged, 2),
         (0, Some(word)) if is_padding(header, word) => (Column::Padding, 2),
         (0, Some(word)) => (slot(word), 2),
         _ if is_v1 => (Column::Unchanged, 1),
         _ => (Column::Fixed, 1),
     };
-    let fp = match (header.fixed_fp_offset, words.signed(next)?) {
+    let fp = match (header.fixed_fp_offset, words.signed(next)) {
         (0, None) => Column::Unchanged,
         (0, Some(word)) => slot(word),
         _ if is_v1 => Column::Unchanged,
@@ -228,18 +229,18 @@ fn default_columns(
 }
 
 /// CFA, frame pointer and return address of a flexible row.
-fn flexible_columns(header: &Header, words: &Words<'_, '_>) -> Result<[Column; 3], SourceError> {
+fn flexible_columns(header: &Header, words: &Words<'_>) -> Result<[Column; 3], SourceError> {
     let abi = header.abi;
     let mut next = 0u8;
     let mut place = |of_cfa: bool, absent: Column, padding: Column| -> Result<Column, SourceError> {
-        let Some(control) = words.unsigned(next)? else {
+        let Some(control) = words.unsigned(next) else {
             return Ok(absent);
         };
         next = next.saturating_add(1);
         if control == 0 {
             return Ok(padding);
         }
-        let offset = words.signed(next)?.ok_or(words.error())?;
+        let offset = words.signed(next).ok_or(words.error())?;
         next = next.saturating_add(1);
         let offset = if of_cfa { cfa_offset(abi, offset) } else { i64::from(offset) };
         let base = (control & 1 != 0).then_some(control >> 3);

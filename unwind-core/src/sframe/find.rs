@@ -1,6 +1,7 @@
 //! Finding the function at an address.
 
-use super::section::{Fde, SFrameSection};
+use super::header::Version;
+use super::section::{Fde, SFrameSection, Starts, V1, V2, V3};
 use crate::SourceError;
 use crate::sort::sort;
 
@@ -55,7 +56,7 @@ impl SFrameSection<'_> {
             return self.nearest(svma, before.iter().rev().map(|entry| entry.fde));
         }
         if self.header().is_sorted()
-            && let Some(after) = self.search(svma)?
+            && let Some(after) = self.search(svma)
         {
             return self.nearest(svma, (0..after).rev());
         }
@@ -64,24 +65,12 @@ impl SFrameSection<'_> {
 
     /// The number of functions that begin at or below `svma`; `None` where the table turns out not
     /// to be sorted.
-    fn search(&self, svma: u64) -> Result<Option<u32>, SourceError> {
-        let (mut low, mut high) = (0, self.header().fde_count);
-        let (mut least, mut most) = (0, u64::MAX);
-        while low < high {
-            let middle = low.midpoint(high);
-            let start = self.start(middle)?;
-            if start < least || start > most {
-                return Ok(None);
-            }
-            if start <= svma {
-                low = middle.saturating_add(1);
-                least = start;
-            } else {
-                high = middle;
-                most = start;
-            }
+    fn search(&self, svma: u64) -> Option<u32> {
+        match self.header().version {
+            Version::V1 => self.starts::<V1>().search(svma),
+            Version::V2 => self.starts::<V2>().search(svma),
+            Version::V3 => self.starts::<V3>().search(svma),
         }
-        Ok(Some(low))
     }
 
     /// The first of `candidates`, nearest first, that covers `svma`. Only functions of no length,
@@ -89,8 +78,9 @@ impl SFrameSection<'_> {
     fn nearest(&self, svma: u64, candidates: impl Iterator<Item = u32>) -> Result<Option<Fde>, SourceError> {
         let mut nearest = None;
         for index in candidates {
-            let start = self.start(index)?;
-            if nearest.is_some_and(|nearest| nearest != start) {
+            if let Some(nearest) = nearest
+                && self.start(index)? != nearest
+            {
                 break;
             }
             let fde = self.fde(index)?;
@@ -98,7 +88,7 @@ impl SFrameSection<'_> {
                 return Ok(Some(fde));
             }
             if fde.size > 0 {
-                nearest = Some(start);
+                nearest = Some(fde.start);
             }
         }
         Ok(None)
@@ -122,5 +112,29 @@ impl SFrameSection<'_> {
             }
         }
         nearest.1
+    }
+}
+
+impl<const SIZE: usize> Starts<'_, SIZE> {
+    /// The number of functions that begin at or below `svma`; `None` where the table turns out not
+    /// to be sorted.
+    fn search(&self, svma: u64) -> Option<u32> {
+        let (mut low, mut high) = (0, self.count());
+        let (mut least, mut most) = (0, u64::MAX);
+        while low < high {
+            let middle = low.midpoint(high);
+            let start = self.get(middle)?;
+            if start < least || start > most {
+                return None;
+            }
+            if start <= svma {
+                low = middle.saturating_add(1);
+                least = start;
+            } else {
+                high = middle;
+                most = start;
+            }
+        }
+        Some(low)
     }
 }

@@ -5,7 +5,7 @@ use scroll::{Endian, Pread};
 use crate::{Arch, Broken, ByteOrder, Register, SourceError, WordSize};
 
 /// The size of the header without the auxiliary header that may follow it.
-const HEADER_SIZE: u64 = 28;
+pub(super) const HEADER_SIZE: u64 = 28;
 
 /// The format's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -167,30 +167,26 @@ impl Header {
     pub fn parse(data: &[u8]) -> Result<Header, SourceError> {
         let error = |broken, offset| SourceError { broken, offset };
         // The magic number 0xdee2, in the section's own byte order.
-        let order = match data.get(..2) {
+        let order = match data.first_chunk() {
             Some([0xe2, 0xde]) => ByteOrder::Little,
             Some([0xde, 0xe2]) => ByteOrder::Big,
             Some(_) => return Err(error(Broken::BadMagic, 0)),
             None => return Err(error(Broken::UnexpectedEnd, 0)),
         };
-        let endian = endian(order);
-        let u8_at = |offset: usize| {
-            data.pread_with::<u8>(offset, endian).map_err(|_| error(Broken::UnexpectedEnd, 0))
-        };
-        let u32_at = |offset: usize| {
-            data.pread_with::<u32>(offset, endian).map_err(|_| error(Broken::UnexpectedEnd, 0))
-        };
-        let version = match u8_at(2)? {
+        let too_short = error(Broken::UnexpectedEnd, 0);
+        let fields: &[u8; 28] = data.first_chunk().ok_or(too_short)?;
+        let [_, _, version, flags, abi, fixed_fp_offset, fixed_ra_offset, auxiliary_size, ..] = *fields;
+        let u32_at = |offset| fields.pread_with::<u32>(offset, endian(order)).map_err(|_| too_short);
+        let version = match version {
             1 => Version::V1,
             2 => Version::V2,
             3 => Version::V3,
             _ => return Err(error(Broken::UnknownVersion, 2)),
         };
-        let abi = Abi::from_number(u8_at(4)?).ok_or(error(Broken::UnknownAbi, 4))?;
+        let abi = Abi::from_number(abi).ok_or(error(Broken::UnknownAbi, 4))?;
         if abi.byte_order() != order {
             return Err(error(Broken::UnknownAbi, 4));
         }
-        let auxiliary_size = u8_at(7)?;
         let (fde_count, fre_count, fre_size) = (u32_at(8)?, u32_at(12)?, u32_at(16)?);
         let tables = HEADER_SIZE.saturating_add(u64::from(auxiliary_size));
         let fde_offset = tables.saturating_add(u64::from(u32_at(20)?));
@@ -208,10 +204,10 @@ impl Header {
         }
         Ok(Header {
             version,
-            flags: u8_at(3)?,
+            flags,
             abi,
-            fixed_fp_offset: u8_at(5)?.cast_signed(),
-            fixed_ra_offset: u8_at(6)?.cast_signed(),
+            fixed_fp_offset: fixed_fp_offset.cast_signed(),
+            fixed_ra_offset: fixed_ra_offset.cast_signed(),
             auxiliary_size,
             fde_count,
             fre_count,

@@ -50,7 +50,7 @@ pub use write_row::Inexpressible;
 
 use crate::memory::MemoryReader;
 use crate::source::{Found, FrameSource, LookupError, Query, Rule, Trust, UnwindUserType, UnwindUserTypes};
-use crate::{Arch, Broken, SourceError};
+use crate::{Arch, Broken, SourceError, UnwindUserFrame};
 
 /// The `.sframe` of one module as a [`FrameSource`]. Addresses are those its file states;
 /// [`Query::bias`] relocates them.
@@ -96,21 +96,34 @@ impl<A: Arch> FrameSource<A> for SFrameSource<'_> {
             return Ok(None);
         }
         let svma = query.pc.lookup_address().wrapping_sub(query.bias);
+        let found = self.rule_at(Abi::of(arch), svma)?;
+        Ok(found.map(|(frame, trust, is_last)| {
+            Found::new(Rule::Frame(frame), trust).at_end(is_last && !query.pc.is_exact())
+        }))
+    }
+}
+
+impl SFrameSource<'_> {
+    /// The rule at `svma` in sections for this ABI, and whether that is the function's last address.
+    fn rule_at(
+        &self,
+        abi: Option<Abi>,
+        svma: u64,
+    ) -> Result<Option<(UnwindUserFrame, Trust, bool)>, SourceError> {
         let mut index = self.index;
         for section in self.sections() {
             let section = section?;
-            if !section.header().abi.is_for(arch) {
-                return Err(SourceError { broken: Broken::UnknownAbi, offset: 4 }.into());
+            if Some(section.abi()) != abi {
+                return Err(SourceError { broken: Broken::UnknownAbi, offset: 4 });
             }
             let Some(fde) = section.find(svma, index.take())? else { continue };
             let Some(row) = section.row_at(&fde, svma)? else { continue };
-            let frame = rule::frame(section.header().abi, &fde, &row)
+            let frame = rule::frame(section.abi(), &fde, &row)
                 .ok_or(SourceError { broken: Broken::BadRow, offset: fde.rows_offset })?;
             // The rows that linkers write for their own PLT entries are wrong in known cases.
             let trust = if fde.block_size.is_some() { Trust::CallSite } else { Trust::Exact };
-            let last = svma.wrapping_sub(fde.start) == u64::from(fde.size).wrapping_sub(1);
-            let found = Found::new(Rule::Frame(frame), trust);
-            return Ok(Some(found.at_end(last && !query.pc.is_exact())));
+            let is_last = svma.wrapping_sub(fde.start) == u64::from(fde.size).wrapping_sub(1);
+            return Ok(Some((frame, trust, is_last)));
         }
         Ok(None)
     }

@@ -1,7 +1,9 @@
 //! The rows of a function.
 
-use super::header::{Abi, Header, Version};
-use super::section::{Fde, RowKind, RowStart, SFrameSection};
+use scroll::Endian;
+
+use super::header::{Abi, Header, Version, endian};
+use super::section::{Fde, RowKind, RowStart, SFrameSection, number};
 use crate::{Base, Broken, Register, SourceError};
 
 /// One row: what holds from its start to the next one's.
@@ -53,86 +55,94 @@ impl Place {
 /// The rows of a function, in order.
 #[derive(Clone, Debug)]
 pub struct Rows<'d> {
-    section: SFrameSection<'d>,
+    header: Header,
     row_start: RowStart,
     row_kind: RowKind,
-    limit: u32,
+    /// How many rows are left.
     left: u32,
-    offset: u64,
-    last: Option<u32>,
+    next: Position<'d>,
+}
+
+/// Where a row begins, and what its start may be.
+#[derive(Clone, Copy, Debug)]
+struct Position<'d> {
+    /// All rows of the section from this one on.
+    rest: &'d [u8],
+    least: u64,
+    most: u32,
+    endian: Endian,
 }
 
 /// A row as it is stored: its data words are found, but not read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct StoredRow {
+pub(super) struct StoredRow<'d> {
     pub(super) start: u32,
     info: u8,
-    /// Where it is in the section.
-    offset: u64,
-    words_at: u64,
+    words: &'d [u8],
+    /// How many bytes there are from its beginning to the end of all rows.
+    length_to_end: usize,
 }
 
 impl<'d> Rows<'d> {
-    pub(super) fn new(section: SFrameSection<'d>, fde: &Fde) -> Self {
-        Rows {
-            section,
-            row_start: fde.row_start,
-            row_kind: fde.row_kind,
-            limit: fde.row_limit(),
-            left: fde.row_count,
-            offset: fde.rows_offset,
-            last: None,
-        }
+    pub(super) fn new(section: &SFrameSection<'d>, fde: &Fde) -> Self {
+        let header = *section.header();
+        let next = Position {
+            rest: section.row_bytes(fde.rows_offset),
+            least: 0,
+            most: fde.row_limit(),
+            endian: endian(header.abi.byte_order()),
+        };
+        Rows { header, row_start: fde.row_start, row_kind: fde.row_kind, left: fde.row_count, next }
     }
 
     /// The next row, as it is stored. After an error there is none: where the next one would begin
     /// is not known.
-    pub(super) fn next_stored(&mut self) -> Option<Result<StoredRow, SourceError>> {
+    pub(super) fn next_stored(&mut self) -> Option<Result<StoredRow<'d>, SourceError>> {
         self.left = self.left.checked_sub(1)?;
-        let row = self.parse();
-        if row.is_err() {
+        let length_to_end = self.next.rest.len();
+        let row = match self.row_start {
+            RowStart::Addr1 => self.next.row::<1>(),
+            RowStart::Addr2 => self.next.row::<2>(),
+            RowStart::Addr4 => self.next.row::<4>(),
+        };
+        Some(row.map_err(|broken| {
             self.left = 0;
-        }
-        Some(row)
+            self.error(broken, length_to_end)
+        }))
     }
 
-    fn parse(&mut self) -> Result<StoredRow, SourceError> {
-        let section = &self.section;
-        let offset = self.offset;
-        let error = |broken| SourceError { broken, offset };
-        let start = match self.row_start {
-            RowStart::Addr1 => u32::from(section.read::<u8>(offset)?),
-            RowStart::Addr2 => u32::from(section.read::<u16>(offset)?),
-            RowStart::Addr4 => section.read::<u32>(offset)?,
+    /// The last of the next rows that begins at `offset` or below.
+    pub(super) fn last_at(&self, offset: u64) -> Result<Option<StoredRow<'d>>, SourceError> {
+        let found = match self.row_start {
+            RowStart::Addr1 => self.next.last_at::<1>(self.left, offset),
+            RowStart::Addr2 => self.next.last_at::<2>(self.left, offset),
+            RowStart::Addr4 => self.next.last_at::<4>(self.left, offset),
         };
-        // Assemblers put a row at the very end where directives follow the last instruction, or
-        // where there is none. No pc will ever be in it.
-        if start > self.limit {
-            return Err(error(Broken::BadRow));
+        found.map_err(|(broken, length_to_end)| self.error(broken, length_to_end))
+    }
+
+    /// The data words of a row of this function.
+    pub(super) fn words(&self, row: &StoredRow<'d>) -> Words<'d> {
+        Words {
+            words: row.words,
+            size_log2: row.word_size_log2(),
+            count: row.word_count(),
+            endian: self.next.endian,
+            error: self.error(Broken::BadRow, row.length_to_end),
         }
-        if self.last.is_some_and(|last| start <= last) {
-            return Err(error(Broken::BadRow));
-        }
-        let info_at = offset.saturating_add(u64::from(self.row_start.size()));
-        let info = section.read::<u8>(info_at)?;
-        if info & 0x60 == 0x60 {
-            return Err(error(Broken::BadRow));
-        }
-        let row = StoredRow { start, info, offset, words_at: info_at.saturating_add(1) };
-        let end = row.words(section).end();
-        let header = section.header();
-        if end > header.fre_offset.saturating_add(u64::from(header.fre_size)) {
-            return Err(error(Broken::UnexpectedEnd));
-        }
-        self.offset = end;
-        self.last = Some(start);
-        Ok(row)
+    }
+
+    /// An error in the row that begins so many bytes before the end of all rows.
+    fn error(&self, broken: Broken, length_to_end: usize) -> SourceError {
+        let end = self.header.fre_offset.saturating_add(u64::from(self.header.fre_size));
+        let length = u64::try_from(length_to_end).unwrap_or(u64::MAX);
+        SourceError { broken, offset: end.saturating_sub(length) }
     }
 
     /// What a stored row says.
-    pub(super) fn read(&self, row: &StoredRow) -> Result<Row, SourceError> {
-        let header = self.section.header();
-        let words = row.words(&self.section);
+    pub(super) fn read(&self, row: &StoredRow<'d>) -> Result<Row, SourceError> {
+        let header = &self.header;
+        let words = self.words(row);
         let rule = match (words.count, self.row_kind) {
             (0, _) => RowRule::Outermost,
             (_, RowKind::Default) => default_rule(header, &words, row.is_on_sp())?,
@@ -152,7 +162,54 @@ impl Iterator for Rows<'_> {
     }
 }
 
-impl StoredRow {
+impl<'d> Position<'d> {
+    /// The row that begins here, with its start in so many bytes; goes on behind it.
+    #[inline]
+    fn row<const START: usize>(&mut self) -> Result<StoredRow<'d>, Broken> {
+        let (start, rest) = self.rest.split_first_chunk::<START>().ok_or(Broken::UnexpectedEnd)?;
+        let start = match START {
+            1 => number::<u8>(start, 0, self.endian).map(u32::from),
+            2 => number::<u16>(start, 0, self.endian).map(u32::from),
+            _ => number(start, 0, self.endian),
+        };
+        let start = start.ok_or(Broken::UnexpectedEnd)?;
+        // Assemblers put a row at the very end where directives follow the last instruction, or
+        // where there is none. No pc will ever be in it.
+        if start > self.most || u64::from(start) < self.least {
+            return Err(Broken::BadRow);
+        }
+        let (info, rest) = rest.split_first().ok_or(Broken::UnexpectedEnd)?;
+        if info & 0x60 == 0x60 {
+            return Err(Broken::BadRow);
+        }
+        let row = StoredRow { start, info: *info, words: &[], length_to_end: self.rest.len() };
+        let (words, rest) = rest.split_at_checked(row.words_size()).ok_or(Broken::UnexpectedEnd)?;
+        self.rest = rest;
+        self.least = u64::from(start).saturating_add(1);
+        Ok(StoredRow { words, ..row })
+    }
+
+    /// The last of `count` rows from here on that begins at `offset` or below. With an error, how
+    /// far its row is from the end.
+    fn last_at<const START: usize>(
+        mut self,
+        count: u32,
+        offset: u64,
+    ) -> Result<Option<StoredRow<'d>>, (Broken, usize)> {
+        let mut found = None;
+        for _ in 0..count {
+            let length_to_end = self.rest.len();
+            let row = self.row::<START>().map_err(|broken| (broken, length_to_end))?;
+            if u64::from(row.start) > offset {
+                break;
+            }
+            found = Some(row);
+        }
+        Ok(found)
+    }
+}
+
+impl StoredRow<'_> {
     /// The base of the CFA, in a default row: sp, else fp.
     pub(super) fn is_on_sp(&self) -> bool {
         self.info & 1 != 0
@@ -163,76 +220,68 @@ impl StoredRow {
         self.info & 0x80 != 0
     }
 
-    pub(super) fn words<'s, 'd>(&self, section: &'s SFrameSection<'d>) -> Words<'s, 'd> {
-        let size = match (self.info >> 5) & 3 {
-            0 => 1,
-            1 => 2,
-            _ => 4,
-        };
-        Words { section, at: self.words_at, size, count: (self.info >> 1) & 0x0f, row: self.offset }
+    /// How many bytes the data words are.
+    fn words_size(&self) -> usize {
+        usize::from(self.word_count()).wrapping_shl(self.word_size_log2())
+    }
+
+    fn word_count(&self) -> u8 {
+        (self.info >> 1) & 0x0f
+    }
+
+    /// 0, 1 or 2: the size of a data word in bytes is two to this.
+    fn word_size_log2(&self) -> u32 {
+        u32::from((self.info >> 5) & 3)
     }
 }
 
 /// The data words of a row.
-pub(super) struct Words<'s, 'd> {
-    section: &'s SFrameSection<'d>,
-    at: u64,
-    size: u8,
+pub(super) struct Words<'d> {
+    words: &'d [u8],
+    size_log2: u32,
     pub(super) count: u8,
-    row: u64,
+    endian: Endian,
+    error: SourceError,
 }
 
-impl Words<'_, '_> {
-    fn end(&self) -> u64 {
-        self.at.saturating_add(u64::from(self.size).saturating_mul(u64::from(self.count)))
-    }
-
-    fn offset(&self, index: u8) -> u64 {
-        self.at.saturating_add(u64::from(self.size).saturating_mul(u64::from(index)))
-    }
-
+impl Words<'_> {
     /// The word as an offset, if the row has it.
-    pub(super) fn signed(&self, index: u8) -> Result<Option<i32>, SourceError> {
-        if index >= self.count {
-            return Ok(None);
+    pub(super) fn signed(&self, index: u8) -> Option<i32> {
+        let at = usize::from(index).wrapping_shl(self.size_log2);
+        match self.size_log2 {
+            0 => number::<i8>(self.words, at, self.endian).map(i32::from),
+            1 => number::<i16>(self.words, at, self.endian).map(i32::from),
+            _ => number(self.words, at, self.endian),
         }
-        let at = self.offset(index);
-        Ok(Some(match self.size {
-            1 => i32::from(self.section.read::<i8>(at)?),
-            2 => i32::from(self.section.read::<i16>(at)?),
-            _ => self.section.read::<i32>(at)?,
-        }))
     }
 
     /// The word as a control word, if the row has it.
-    pub(super) fn unsigned(&self, index: u8) -> Result<Option<u32>, SourceError> {
-        if index >= self.count {
-            return Ok(None);
+    pub(super) fn unsigned(&self, index: u8) -> Option<u32> {
+        let at = usize::from(index).wrapping_shl(self.size_log2);
+        match self.size_log2 {
+            0 => number::<u8>(self.words, at, self.endian).map(u32::from),
+            1 => number::<u16>(self.words, at, self.endian).map(u32::from),
+            _ => number(self.words, at, self.endian),
         }
-        let at = self.offset(index);
-        Ok(Some(match self.size {
-            1 => u32::from(self.section.read::<u8>(at)?),
-            2 => u32::from(self.section.read::<u16>(at)?),
-            _ => self.section.read::<u32>(at)?,
-        }))
     }
 
+    /// That they make no sense.
     pub(super) fn error(&self) -> SourceError {
-        SourceError { broken: Broken::BadRow, offset: self.row }
+        self.error
     }
 }
 
 /// Offsets: the CFA's from sp or fp, then the return address's and the frame pointer's from the
 /// CFA, as far as the header does not fix them.
-fn default_rule(header: &Header, words: &Words<'_, '_>, on_sp: bool) -> Result<RowRule, SourceError> {
+fn default_rule(header: &Header, words: &Words<'_>, on_sp: bool) -> Result<RowRule, SourceError> {
     let base = Some(if on_sp { Base::Sp } else { Base::Fp });
-    let offset = cfa_offset(header, words.signed(0)?.ok_or(words.error())?, words)?;
+    let offset = cfa_offset(header, words.signed(0).ok_or(words.error())?, words)?;
     let cfa = Place { base, offset, deref: false };
     let mut next = 1;
     let ra = match header.fixed_ra_offset {
         0 => {
             next = 2;
-            match words.signed(1)? {
+            match words.signed(1) {
                 Some(word) if is_padding(header, word) => None,
                 Some(word) => Some(saved(header, word, words)?),
                 None => None,
@@ -241,7 +290,7 @@ fn default_rule(header: &Header, words: &Words<'_, '_>, on_sp: bool) -> Result<R
         fixed => Some(Place::at_cfa(i32::from(fixed))),
     };
     let fp = match header.fixed_fp_offset {
-        0 => match words.signed(next)? {
+        0 => match words.signed(next) {
             Some(word) => {
                 next = next.saturating_add(1);
                 Some(saved(header, word, words)?)
@@ -269,7 +318,7 @@ pub(super) fn named_register(header: &Header, word: i32) -> Option<i32> {
 }
 
 /// Where a default row says that a register is saved.
-fn saved(header: &Header, word: i32, words: &Words<'_, '_>) -> Result<Place, SourceError> {
+fn saved(header: &Header, word: i32, words: &Words<'_>) -> Result<Place, SourceError> {
     let Some(number) = named_register(header, word) else {
         return Ok(Place::at_cfa(word));
     };
@@ -278,7 +327,7 @@ fn saved(header: &Header, word: i32, words: &Words<'_, '_>) -> Result<Place, Sou
 }
 
 /// Pairs of a control word and an offset; a control word of 0 stands alone, for the ABI's default.
-fn flexible_rule(header: &Header, words: &Words<'_, '_>) -> Result<RowRule, SourceError> {
+fn flexible_rule(header: &Header, words: &Words<'_>) -> Result<RowRule, SourceError> {
     let mut next = 0;
     let mut cfa = flexible_place(header, words, &mut next)?.ok_or(words.error())?;
     if cfa.base.is_none() {
@@ -296,12 +345,8 @@ fn flexible_rule(header: &Header, words: &Words<'_, '_>) -> Result<RowRule, Sour
     Ok(RowRule::Frame { cfa, ra, fp })
 }
 
-fn flexible_place(
-    header: &Header,
-    words: &Words<'_, '_>,
-    next: &mut u8,
-) -> Result<Option<Place>, SourceError> {
-    let Some(control) = words.unsigned(*next)? else {
+fn flexible_place(header: &Header, words: &Words<'_>, next: &mut u8) -> Result<Option<Place>, SourceError> {
+    let Some(control) = words.unsigned(*next) else {
         return Ok(None);
     };
     *next = next.saturating_add(1);
@@ -311,7 +356,7 @@ fn flexible_place(
     if control & 4 != 0 {
         return Err(words.error());
     }
-    let offset = words.signed(*next)?.ok_or(words.error())?;
+    let offset = words.signed(*next).ok_or(words.error())?;
     *next = next.saturating_add(1);
     let base = if control & 1 != 0 {
         let number = u16::try_from(control >> 3).map_err(|_| words.error())?;
@@ -323,7 +368,7 @@ fn flexible_place(
 }
 
 /// On s390x the offset of the CFA is stored without its bias, in words.
-fn cfa_offset(header: &Header, word: i32, words: &Words<'_, '_>) -> Result<i32, SourceError> {
+fn cfa_offset(header: &Header, word: i32, words: &Words<'_>) -> Result<i32, SourceError> {
     match header.abi {
         Abi::S390x => word.checked_mul(8).and_then(|offset| offset.checked_add(160)).ok_or(words.error()),
         _ => Ok(word),
@@ -331,7 +376,7 @@ fn cfa_offset(header: &Header, word: i32, words: &Words<'_, '_>) -> Result<i32, 
 }
 
 /// A register that a row names. Some producers write numbers that no register has.
-fn base(abi: Abi, number: u16, words: &Words<'_, '_>) -> Result<Base, SourceError> {
+fn base(abi: Abi, number: u16, words: &Words<'_>) -> Result<Base, SourceError> {
     let register = Register(number);
     Ok(if register == abi.sp() {
         Base::Sp

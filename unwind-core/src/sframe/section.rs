@@ -116,13 +116,23 @@ impl<'d> SFrameSection<'d> {
     /// # Errors
     /// Where the table has no such entry.
     pub(super) fn start(&self, index: u32) -> Result<u64, SourceError> {
-        let offset = self.fde_offset(index)?;
-        let value = match self.header.version {
-            Version::V1 | Version::V2 => i64::from(self.read::<i32>(offset)?).cast_unsigned(),
-            Version::V3 => self.read::<u64>(offset)?,
+        match self.header.version {
+            Version::V1 => self.starts::<V1>().get(index),
+            Version::V2 => self.starts::<V2>().get(index),
+            Version::V3 => self.starts::<V3>().get(index),
+        }
+        .ok_or(self.no_such_function())
+    }
+
+    /// Where the functions begin, from entries of this size.
+    pub(super) fn starts<const SIZE: usize>(&self) -> Starts<'d, SIZE> {
+        let (entries, _) = self.bytes_at(self.header.fde_offset).as_chunks();
+        let entries = usize::try_from(self.header.fde_count).ok().and_then(|count| entries.get(..count));
+        let (base, step) = match self.header.is_pcrel() {
+            true => (self.svma.wrapping_add(self.header.fde_offset), self.header.version.fde_size()),
+            false => (self.svma, 0),
         };
-        let base = if self.header.is_pcrel() { self.svma.wrapping_add(offset) } else { self.svma };
-        Ok(base.wrapping_add(value))
+        Starts { entries: entries.unwrap_or_default(), base, step: step.into(), endian: self.endian() }
     }
 
     /// The function at `index`.
@@ -130,38 +140,68 @@ impl<'d> SFrameSection<'d> {
     /// # Errors
     /// Where there is none, or its entry makes no sense.
     pub fn fde(&self, index: u32) -> Result<Fde, SourceError> {
-        let offset = self.fde_offset(index)?;
-        let error = |broken| SourceError { broken, offset };
-        let start = self.start(index)?;
-        let at = |field: u64| offset.wrapping_add(field);
-        let (size, rows, row_count, info, kind, block_size);
         match self.header.version {
-            Version::V1 | Version::V2 => {
-                size = self.read::<u32>(at(4))?;
-                rows = u64::from(self.read::<u32>(at(8))?);
-                row_count = self.read::<u32>(at(12))?;
-                info = self.read::<u8>(at(16))?;
-                kind = RowKind::Default;
-                // Version 1 does not state it; only AMD64's PLTs use it, whose entries have 16 bytes.
-                block_size = if self.header.version == Version::V1 { 16 } else { self.read::<u8>(at(17))? };
-            }
-            Version::V3 => {
-                size = self.read::<u32>(at(8))?;
-                let attribute = u64::from(self.read::<u32>(at(12))?);
-                let attribute_offset = self.header.fre_offset.saturating_add(attribute);
-                let at = |field: u64| attribute_offset.saturating_add(field);
-                row_count = u32::from(self.read::<u16>(at(0)).map_err(|_| error(Broken::OutOfBounds))?);
-                info = self.read::<u8>(at(2)).map_err(|_| error(Broken::OutOfBounds))?;
-                kind = match self.read::<u8>(at(3)).map_err(|_| error(Broken::OutOfBounds))? & 0x1f {
-                    0 => RowKind::Default,
-                    1 => RowKind::Flexible,
-                    // Another layout of data words.
-                    _ => return Err(error(Broken::BadFde)),
-                };
-                block_size = self.read::<u8>(at(4)).map_err(|_| error(Broken::OutOfBounds))?;
-                rows = attribute.saturating_add(5);
-            }
+            Version::V1 => self.fde_of(index, |entry: &[u8; V1]| self.entry(entry.first_chunk()?, 16)),
+            Version::V2 => self.fde_of(index, |entry: &[u8; V2]| {
+                let [.., block_size, _, _] = *entry;
+                self.entry(entry.first_chunk()?, block_size)
+            }),
+            Version::V3 => self.fde_of(index, |entry| self.entry_of_v3(entry)),
         }
+    }
+
+    /// The part of an entry that versions 1 and 2 share. Version 1 does not state the size of a block;
+    /// only AMD64's linkage tables use it, whose entries have 16 bytes.
+    fn entry(&self, entry: &[u8; V1], block_size: u8) -> Option<Entry> {
+        let [.., info] = *entry;
+        Some(Entry {
+            size: number(entry, 4, self.endian())?,
+            rows: number::<u32>(entry, 8, self.endian())?.into(),
+            row_count: number(entry, 12, self.endian())?,
+            info,
+            kind: 0,
+            block_size,
+        })
+    }
+
+    /// Version 3 has a part of each entry in front of its rows.
+    fn entry_of_v3(&self, entry: &[u8; V3]) -> Option<Entry> {
+        let attribute: u32 = number(entry, 12, self.endian())?;
+        let attribute_at = self.header.fre_offset.saturating_add(attribute.into());
+        let attributes: &[u8; 5] = self.bytes_at(attribute_at).first_chunk()?;
+        let [_, _, info, kind, block_size] = *attributes;
+        Some(Entry {
+            size: number(entry, 8, self.endian())?,
+            rows: u64::from(attribute).saturating_add(5),
+            row_count: number::<u16>(attributes, 0, self.endian())?.into(),
+            info,
+            kind: kind & 0x1f,
+            block_size,
+        })
+    }
+
+    fn fde_of<const SIZE: usize>(
+        &self,
+        index: u32,
+        entry: impl FnOnce(&[u8; SIZE]) -> Option<Entry>,
+    ) -> Result<Fde, SourceError> {
+        let starts = self.starts::<SIZE>();
+        let missing = self.no_such_function();
+        let start = starts.get(index).ok_or(missing)?;
+        let stored = starts.entry(index).ok_or(missing)?;
+        let offset = self
+            .header
+            .fde_offset
+            .saturating_add(u64::from(index).saturating_mul(u64::from(self.header.version.fde_size())));
+        let error = |broken| SourceError { broken, offset };
+        let Entry { size, rows, row_count, info, kind, block_size } =
+            entry(stored).ok_or(error(Broken::OutOfBounds))?;
+        let row_kind = match kind {
+            0 => RowKind::Default,
+            1 => RowKind::Flexible,
+            // Another layout of data words.
+            _ => return Err(error(Broken::BadFde)),
+        };
         let row_start = match info & 0x0f {
             0 => RowStart::Addr1,
             1 => RowStart::Addr2,
@@ -186,7 +226,7 @@ impl<'d> SFrameSection<'d> {
             size,
             row_count,
             row_start,
-            row_kind: kind,
+            row_kind,
             block_size: is_mask.then_some(u32::from(block_size)),
             key_b: info & 0x20 != 0,
             is_signal: self.header.version == Version::V3 && info & 0x80 != 0,
@@ -202,7 +242,7 @@ impl<'d> SFrameSection<'d> {
 
     /// The rows of a function of this section. Ends where it cannot be told where the next one is.
     pub fn rows(&self, fde: &Fde) -> Rows<'d> {
-        Rows::new(*self, fde)
+        Rows::new(self, fde)
     }
 
     /// The row of `fde` that holds at `svma`; `None` where there is none.
@@ -215,36 +255,87 @@ impl<'d> SFrameSection<'d> {
             Some(block) => offset.checked_rem(u64::from(block)).unwrap_or(0),
             None => offset,
         };
-        let mut rows = self.rows(fde);
-        let mut found = None;
-        while let Some(row) = rows.next_stored() {
-            match row {
-                Ok(row) if u64::from(row.start) <= offset => found = Some(row),
-                Ok(_) => break,
-                Err(error) => return Err(error),
-            }
-        }
-        found.map(|row| rows.read(&row)).transpose()
+        let rows = self.rows(fde);
+        rows.last_at(offset)?.map(|row| rows.read(&row)).transpose()
     }
 
-    /// Where the entry of a function is in the section.
-    fn fde_offset(&self, index: u32) -> Result<u64, SourceError> {
-        if index >= self.header.fde_count {
-            return Err(SourceError { broken: Broken::OutOfBounds, offset: self.header.fde_offset });
-        }
-        let size = u64::from(self.header.version.fde_size());
-        Ok(self.header.fde_offset.saturating_add(u64::from(index).saturating_mul(size)))
+    /// Its bytes from `offset` on; none behind the end.
+    fn bytes_at(&self, offset: u64) -> &'d [u8] {
+        usize::try_from(offset).ok().and_then(|offset| self.data.get(offset..)).unwrap_or_default()
     }
 
-    /// A number at an offset, which need not be aligned.
-    pub(super) fn read<T>(&self, offset: u64) -> Result<T, SourceError>
-    where
-        T: scroll::ctx::TryFromCtx<'d, Endian, Error = scroll::Error>,
-    {
-        let error = SourceError { broken: Broken::UnexpectedEnd, offset };
-        let at = usize::try_from(offset).map_err(|_| error)?;
-        self.data.pread_with(at, endian(self.header.abi.byte_order())).map_err(|_| error)
+    /// Its rows from `offset` on; none where that is not among them.
+    pub(super) fn row_bytes(&self, offset: u64) -> &'d [u8] {
+        let end = self.header.fre_offset.saturating_add(u64::from(self.header.fre_size));
+        let length = end.checked_sub(offset).and_then(|length| usize::try_from(length).ok());
+        length.and_then(|length| self.bytes_at(offset).get(..length)).unwrap_or_default()
     }
+
+    fn endian(&self) -> Endian {
+        endian(self.header.abi.byte_order())
+    }
+
+    fn no_such_function(&self) -> SourceError {
+        SourceError { broken: Broken::OutOfBounds, offset: self.header.fde_offset }
+    }
+}
+
+/// The sizes of entries in the tables of functions.
+pub(super) const V1: usize = 17;
+pub(super) const V2: usize = 20;
+pub(super) const V3: usize = 16;
+
+/// What an entry says beside where its function begins, as it is stored.
+struct Entry {
+    size: u32,
+    /// Where its rows begin, from the beginning of all rows.
+    rows: u64,
+    row_count: u32,
+    info: u8,
+    kind: u8,
+    block_size: u8,
+}
+
+/// Where the functions begin.
+pub(super) struct Starts<'d, const SIZE: usize> {
+    entries: &'d [[u8; SIZE]],
+    base: u64,
+    /// How much further the base of each next entry is.
+    step: u64,
+    endian: Endian,
+}
+
+impl<'d, const SIZE: usize> Starts<'d, SIZE> {
+    /// The address at which the function at `index` begins (svma).
+    #[inline]
+    pub(super) fn get(&self, index: u32) -> Option<u64> {
+        let entry = self.entry(index)?;
+        let value = match SIZE {
+            V3 => number::<u64>(entry, 0, self.endian)?,
+            _ => i64::from(number::<i32>(entry, 0, self.endian)?).cast_unsigned(),
+        };
+        let base = self.base.wrapping_add(u64::from(index).wrapping_mul(self.step));
+        Some(base.wrapping_add(value))
+    }
+
+    /// How many functions there are.
+    pub(super) fn count(&self) -> u32 {
+        u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
+    }
+
+    #[inline]
+    fn entry(&self, index: u32) -> Option<&'d [u8; SIZE]> {
+        self.entries.get(usize::try_from(index).ok()?)
+    }
+}
+
+/// A number at an offset, which need not be aligned.
+#[inline]
+pub(super) fn number<'n, T>(bytes: &'n [u8], offset: usize, endian: Endian) -> Option<T>
+where
+    T: scroll::ctx::TryFromCtx<'n, Endian, Error = scroll::Error>,
+{
+    bytes.pread_with(offset, endian).ok()
 }
 
 /// The sections that lie one after another in a file's `.sframe`: linkers concatenate what they do
@@ -256,13 +347,15 @@ impl<'d> SFrameSection<'d> {
 pub struct SFrameSections<'d> {
     rest: &'d [u8],
     svma: u64,
-    begun: bool,
+    /// The size of the section that `rest` begins with and that was the last one; `None` before
+    /// the first.
+    last: Option<u64>,
 }
 
 impl<'d> SFrameSections<'d> {
     /// The sections in `data`, the first of which is at `svma`.
     pub fn new(data: &'d [u8], svma: u64) -> Self {
-        SFrameSections { rest: data, svma, begun: data.is_empty() }
+        SFrameSections { rest: data, svma, last: data.is_empty().then_some(0) }
     }
 }
 
@@ -270,22 +363,19 @@ impl<'d> Iterator for SFrameSections<'d> {
     type Item = Result<SFrameSection<'d>, SourceError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.begun {
+        if let Some(size) = self.last {
+            let length = padded(self.rest, size);
+            let rest = usize::try_from(length).ok().and_then(|length| self.rest.get(length..));
+            self.rest = rest.unwrap_or_default();
+            self.svma = self.svma.wrapping_add(length);
             // What follows a section is padding, or belongs to something else.
             match self.rest {
                 [0xe2, 0xde, ..] | [0xde, 0xe2, ..] => {}
                 _ => return None,
             }
         }
-        self.begun = true;
         let parsed = SFrameSection::parse(self.rest, self.svma);
-        let length = match &parsed {
-            Ok(section) => padded(self.rest, section.header.size),
-            Err(_) => u64::MAX,
-        };
-        self.rest =
-            usize::try_from(length).ok().and_then(|length| self.rest.get(length..)).unwrap_or_default();
-        self.svma = self.svma.wrapping_add(length);
+        self.last = Some(parsed.map_or(u64::MAX, |section| section.header.size));
         Some(parsed)
     }
 }

@@ -7,7 +7,7 @@ use core::fmt;
 
 use scroll::{Endian, Pread, Pwrite, ctx::TryIntoCtx};
 
-use super::header::{Abi, FLAG_PCREL, FLAG_SORTED, Version, endian};
+use super::header::{Abi, FLAG_PCREL, FLAG_SORTED, HEADER_SIZE, Version, endian};
 use super::write_row::{AMD64_RA_OFFSET, Inexpressible};
 
 /// What a section is to be.
@@ -60,9 +60,6 @@ impl fmt::Display for WriteError {
 }
 
 impl core::error::Error for WriteError {}
-
-/// The size of the header.
-const HEADER_SIZE: u64 = 28;
 
 /// One function, as its entry states it.
 pub(super) struct Entry {

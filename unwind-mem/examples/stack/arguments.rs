@@ -1,8 +1,10 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use unwind_core::{UnwindUserType, UnwindUserTypes};
+use unwind_mem::core_dump::FileSearch;
 
 pub(crate) const HELP: &str = "\
 Prints stacks, with where each frame comes from and how the walk ended.
@@ -11,14 +13,18 @@ Prints stacks, with where each frame comes from and how the walk ended.
   stack [OPTIONS] PID             every thread of a live process
   stack [OPTIONS] run COMMAND...  runs COMMAND and prints the stacks where it, or a
                                   process that it starts, crashes (to standard error)
+  stack [OPTIONS] core FILE       every thread of a core dump, of any machine
+      [--exe FILE]                the program, where it is not where the core says, or the core
+                                  does not say
+      [--sysroot DIR]             the folder that stands for / of the machine of the core
 
 Options:
   --lines        source file and line, and inlined functions, where there is debug information
   --json         one JSON document (for run: one a line for each crash)
   --guesses      where a better source covers a frame but cannot be used, go on with a lesser
                  one, and say so; --no-guesses, the default, ends the walk with the reason
-  --types LIST   sources to use, of: dwarf, signal-trampoline, null-call, instruction,
-                 back-chain, frame-pointer, ... ; all by default
+  --types LIST   sources to use, of: sframe, dwarf, signal-trampoline, null-call, instruction,
+                 back-chain, frame-pointer, ... ; all by default, in this order for every frame
   --frames N     at most N frames of each thread
   --help         this
 
@@ -41,6 +47,7 @@ pub(crate) enum Target {
     Help,
     Own,
     Live(u32),
+    Core(PathBuf, FileSearch),
     Command(Vec<OsString>),
 }
 
@@ -58,12 +65,15 @@ impl Arguments {
         let mut words = words.peekable();
         let mut how =
             How { lines: false, json: false, guesses: false, types: UnwindUserTypes::ALL, frames: None };
-        let mut pid = None;
+        let (mut pid, mut core) = (None, None);
+        let mut search = FileSearch::default();
         while let Some(word) = words.next() {
             let word = word.into_string().map_err(|word| format!("{word:?} is no argument"))?;
-            let mut value = || {
-                let value = words.next().and_then(|value| value.into_string().ok());
-                value.ok_or_else(|| format!("{word} needs a value"))
+            let mut path = || words.next().map(PathBuf::from).ok_or_else(|| format!("{word} needs a value"));
+            let value = |path: PathBuf| {
+                path.into_os_string()
+                    .into_string()
+                    .map_err(|value| format!("{value:?} is no value of {word}"))
             };
             match word.as_str() {
                 "--help" | "-h" => return Ok(Arguments { target: Target::Help, how }),
@@ -71,20 +81,23 @@ impl Arguments {
                 "--json" => how.json = true,
                 "--guesses" => how.guesses = true,
                 "--no-guesses" => how.guesses = false,
-                "--types" => how.types = types(&value()?)?,
+                "--types" => how.types = types(&value(path()?)?)?,
                 "--frames" => {
-                    let frames = value()?;
+                    let frames = value(path()?)?;
                     let number = frames.parse().ok().filter(|frames| *frames > 0);
                     how.frames = Some(number.ok_or_else(|| format!("{frames} is no number of frames"))?);
                 }
-                "run" if pid.is_none() => {
+                "--exe" => search.executable = Some(path()?),
+                "--sysroot" => search.sysroot = Some(path()?),
+                "core" if pid.is_none() && core.is_none() => core = Some(path()?),
+                "run" if pid.is_none() && core.is_none() => {
                     let command: Vec<OsString> = words.collect();
                     if command.is_empty() {
                         return Err("run needs a command".into());
                     }
                     return Ok(Arguments { target: Target::Command(command), how });
                 }
-                word if pid.is_none() => {
+                word if pid.is_none() && core.is_none() => {
                     let number = word.parse().ok().filter(|pid| *pid > 0);
                     pid =
                         Some(number.ok_or_else(|| format!("{word} is neither an option nor a process id"))?);
@@ -92,7 +105,14 @@ impl Arguments {
                 word => return Err(format!("{word} is one argument too many")),
             }
         }
-        Ok(Arguments { target: pid.map_or(Target::Own, Target::Live), how })
+        if core.is_none() && search != FileSearch::default() {
+            return Err("--exe and --sysroot are for core dumps".into());
+        }
+        let target = match core {
+            Some(file) => Target::Core(file, search),
+            None => pid.map_or(Target::Own, Target::Live),
+        };
+        Ok(Arguments { target, how })
     }
 }
 

@@ -28,11 +28,14 @@ pub(crate) fn render(report: &Report<'_>, symbolizer: &mut Symbolizer<'_>) -> St
                 "bias": hex(module.bias),
                 "ranges": ranges,
                 "build_id": build_id,
+                "verified": module.verified,
             })
         })
         .collect();
     let document = json!({
         "pid": report.pid,
+        "core": report.core,
+        "warnings": report.warnings,
         "architecture": report.modules.arch().name(),
         "signal": report.signal.map(signal_name),
         "threads": threads,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use addr2line::Loader;
 use object::{Object, ReadCache};
-use unwind_mem::process::{Origin, ProcessModule};
+use unwind_mem::elf::{ElfModule, Origin};
 
 use crate::symbols::{debug_file, demangle};
 
@@ -21,7 +21,7 @@ pub(crate) struct Line {
 pub(crate) struct Lines(Option<Loader>);
 
 impl Lines {
-    pub(crate) fn of(module: &ProcessModule) -> Self {
+    pub(crate) fn of(module: &ElfModule) -> Self {
         let path = debug_file(module).or_else(|| match &module.origin {
             Origin::File(path) => Some(path.clone()),
             _ => None,

@@ -3,32 +3,57 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use unwind_mem::process::{Access, IndexRoom, ProcessError, ProcessModules, StoppedProcess, StoppedThread};
+use unwind_mem::elf::{ElfModules, IndexRoom};
+use unwind_mem::process::{Access, ProcessError, StoppedProcess, StoppedThread};
 
 use crate::arguments::How;
 use crate::symbols::Symbolizer;
 use crate::walk::{self, Stack};
 use crate::{json, text};
 
-/// Everything that is to be told about a process.
+/// Everything that is to be told about a process, live or dumped.
 pub(crate) struct Report<'m> {
     pub(crate) pid: u32,
-    pub(crate) modules: &'m ProcessModules,
+    /// Of a core dump: the command line.
+    pub(crate) core: Option<String>,
+    pub(crate) modules: &'m ElfModules,
     pub(crate) stacks: Vec<Stack>,
     /// Threads that did not stop.
     pub(crate) unstoppable: Vec<u32>,
     /// The signal that is about to end it.
     pub(crate) signal: Option<i32>,
+    /// What is missing or could not be used.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl<'m> Report<'m> {
+    pub(crate) fn of_process(pid: u32, modules: &'m ElfModules, stacks: Vec<Stack>) -> Self {
+        let unused = modules.bare_code().iter().filter_map(|code| {
+            let (name, error) = (code.name.as_ref()?, code.error?);
+            Some(format!("no unwind information of {}: {error}", name.display()))
+        });
+        let warnings = unused.chain(sframe_warnings(modules)).collect();
+        Report { pid, core: None, modules, stacks, unstoppable: Vec::new(), signal: None, warnings }
+    }
+}
+
+pub(crate) fn sframe_warnings(modules: &ElfModules) -> Vec<String> {
+    let unused = modules.modules().iter().filter_map(|module| {
+        let error = module.sframe_error?;
+        Some(format!(".sframe of {} is not used: {error}", module.path.display()))
+    });
+    unused.collect()
 }
 
 pub(crate) fn show(pid: u32, how: &How) -> Result<i32, String> {
     let explain = |error| format!("process {pid}: {}", explain(pid, error));
     let stopped = StoppedProcess::stop(pid).map_err(explain)?;
-    let modules = ProcessModules::read(pid).map_err(explain)?;
+    let modules = ElfModules::of_process(pid).map_err(explain)?;
     let stacks = walk_all(pid, stopped.threads(), &modules, how)?;
     let unstoppable = stopped.unstoppable().to_vec();
     let complete = unstoppable.is_empty();
-    let report = Report { pid, modules: &modules, stacks, unstoppable, signal: None };
+    let mut report = Report::of_process(pid, &modules, stacks);
+    report.unstoppable = unstoppable;
     // Symbols are read while it is still stopped: its files are reached through /proc/PID.
     let out = render(&report, how);
     stopped.resume();
@@ -39,7 +64,7 @@ pub(crate) fn show(pid: u32, how: &How) -> Result<i32, String> {
 pub(crate) fn walk_all(
     pid: u32,
     threads: &[StoppedThread],
-    modules: &ProcessModules,
+    modules: &ElfModules,
     how: &How,
 ) -> Result<Vec<Stack>, String> {
     let mut room = IndexRoom::default();
@@ -47,7 +72,7 @@ pub(crate) fn walk_all(
     threads
         .iter()
         .map(|thread| {
-            let unwinder = walk::unwinder(thread.arch, &sources, how)?;
+            let unwinder = walk::unwinder(thread.arch, &sources, true, how)?;
             let (frames, end) = walk::walk(&unwinder, &thread.registers, pid);
             Ok(Stack { tid: thread.tid, name: thread.name.clone(), frames, end })
         })

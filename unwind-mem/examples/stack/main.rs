@@ -1,4 +1,4 @@
-//! Prints stacks: of its own threads, of a live process, of a command where it crashes.
+//! Prints stacks: of its own threads, of a live process, of a command where it crashes, of a core dump.
 //!
 //! `cargo run --release --example stack -- --help` tells more.
 
@@ -10,6 +10,8 @@
 
 #[cfg(target_os = "linux")]
 mod arguments;
+#[cfg(target_os = "linux")]
+mod core;
 #[cfg(target_os = "linux")]
 mod json;
 #[cfg(target_os = "linux")]
@@ -51,6 +53,7 @@ fn main() {
         }
         Target::Own => own::show(&arguments.how),
         Target::Live(pid) => live::show(*pid, &arguments.how),
+        Target::Core(file, search) => core::show(file, search, &arguments.how),
         Target::Command(command) => run::show(command, &arguments.how),
     };
     match answer {

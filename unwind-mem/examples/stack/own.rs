@@ -13,7 +13,8 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use unwind_arch::AnyArch;
 use unwind_arch::host::with_registers;
 use unwind_core::{End, Frame, StartError, Unwinder};
-use unwind_mem::process::{IndexRoom, ProcessMemory, ProcessModules};
+use unwind_mem::elf::{ElfModules, IndexRoom};
+use unwind_mem::process::ProcessMemory;
 
 use crate::arguments::How;
 use crate::live::{self, Report};
@@ -39,18 +40,18 @@ const DEEP: u32 = 100;
 
 pub(crate) fn show(how: &How) -> Result<i32, String> {
     let pid = std::process::id();
-    let modules = ProcessModules::read(pid).map_err(|error| format!("this process: {error}"))?;
+    let modules = ElfModules::of_process(pid).map_err(|error| format!("this process: {error}"))?;
     // They live as long as the signal handler may be called.
-    let modules: &'static ProcessModules = Box::leak(Box::new(modules));
+    let modules: &'static ElfModules = Box::leak(Box::new(modules));
     let sources = Box::leak(Box::new(modules.sources(Box::leak(Box::new(IndexRoom::default())))));
-    let unwinder = walk::unwinder(modules.arch(), sources, how)?;
+    let unwinder = walk::unwinder(modules.arch(), sources, true, how)?;
     let sampler = SAMPLER.get_or_init(|| Sampler {
         unwinder,
         sample: Mutex::new(Sample { frames: Vec::with_capacity(ROOM), end: Err(StartError::NoRoom) }),
         taken: AtomicBool::new(false),
     });
     let stacks = vec![own_stack(sampler, "main"), deep_stack(sampler)?, interrupted_stack(sampler)?];
-    let report = Report { pid, modules, stacks, unstoppable: Vec::new(), signal: None };
+    let report = Report::of_process(pid, modules, stacks);
     print!("{}", live::render(&report, how));
     Ok(0)
 }

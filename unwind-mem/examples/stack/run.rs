@@ -10,7 +10,8 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use unwind_mem::process::{Crash, Ended, ProcessModules, watch};
+use unwind_mem::elf::ElfModules;
+use unwind_mem::process::{Crash, Ended, watch};
 
 use crate::arguments::How;
 use crate::live::{self, Report};
@@ -72,14 +73,9 @@ fn wait_until_stopped(pid: u32) -> Result<(), String> {
 
 fn report(crash: &Crash, how: &How) -> Result<String, String> {
     let modules =
-        ProcessModules::read(crash.pid).map_err(|error| format!("process {}: {error}", crash.pid))?;
+        ElfModules::of_process(crash.pid).map_err(|error| format!("process {}: {error}", crash.pid))?;
     let stacks = live::walk_all(crash.pid, &crash.threads, &modules, how)?;
-    let report = Report {
-        pid: crash.pid,
-        modules: &modules,
-        stacks,
-        unstoppable: Vec::new(),
-        signal: Some(crash.signal),
-    };
+    let mut report = Report::of_process(crash.pid, &modules, stacks);
+    report.signal = Some(crash.signal);
     Ok(live::render(&report, how))
 }

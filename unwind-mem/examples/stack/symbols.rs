@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use object::read::elf::{Dyn, ElfFile64, GnuHashTable, HashTable, ProgramHeader, Sym};
 use object::{Endianness, Object, ObjectSection, ObjectSymbol, ReadCache, ReadRef, elf};
 use unwind_core::{Frame, Pc};
-use unwind_mem::process::{Origin, ProcessModule, ProcessModules};
+use unwind_mem::elf::{ElfModule, ElfModules, Origin};
 
 use crate::lines::{Line, Lines};
 
 /// What is known about a frame's pc.
 #[derive(Default)]
 pub(crate) struct Place<'m> {
-    pub(crate) module: Option<&'m ProcessModule>,
+    pub(crate) module: Option<&'m ElfModule>,
     /// The pc as the module's file states it.
     pub(crate) svma: u64,
     pub(crate) function: Option<Function>,
@@ -33,14 +33,14 @@ pub(crate) struct Function {
 
 /// Finds names; what it needs of a module is read when the module is first asked for.
 pub(crate) struct Symbolizer<'m> {
-    modules: &'m ProcessModules,
+    modules: &'m ElfModules,
     lines: bool,
     /// By the address of the module's description.
     known: HashMap<usize, (Symbols, Lines)>,
 }
 
 impl<'m> Symbolizer<'m> {
-    pub(crate) fn new(modules: &'m ProcessModules, lines: bool) -> Self {
+    pub(crate) fn new(modules: &'m ElfModules, lines: bool) -> Self {
         Symbolizer { modules, lines, known: HashMap::new() }
     }
 
@@ -86,7 +86,7 @@ pub(crate) fn demangle(name: &str) -> String {
 }
 
 /// Where the distribution's debug packages put a file's symbols and debug information.
-pub(crate) fn debug_file(module: &ProcessModule) -> Option<PathBuf> {
+pub(crate) fn debug_file(module: &ElfModule) -> Option<PathBuf> {
     let hex: String = module.build_id()?.iter().map(|byte| format!("{byte:02x}")).collect();
     let path =
         Path::new("/usr/lib/debug/.build-id").join(hex.get(..2)?).join(format!("{}.debug", hex.get(2..)?));
@@ -108,7 +108,7 @@ struct Symbol {
 type Candidate = (u64, u64, (bool, u8, usize), String);
 
 impl Symbols {
-    fn of(module: &ProcessModule) -> Self {
+    fn of(module: &ElfModule) -> Self {
         let mut found = Vec::new();
         match &module.origin {
             Origin::File(path) => read_file(path, &mut found),

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use nix::sys::signal::Signal;
 use unwind_core::Frame;
-use unwind_mem::process::Origin;
+use unwind_mem::elf::Origin;
 
 use crate::live::Report;
 use crate::symbols::{Place, Symbolizer};
@@ -23,15 +23,17 @@ pub(crate) fn render(report: &Report<'_>, symbolizer: &mut Symbolizer<'_>) -> St
 fn write(out: &mut String, report: &Report<'_>, symbolizer: &mut Symbolizer<'_>) -> fmt::Result {
     let threads = report.stacks.len();
     let plural = if threads == 1 { "" } else { "s" };
-    write!(out, "process {}, {}, {threads} thread{plural}", report.pid, name(report))?;
+    match &report.core {
+        Some(command) => write!(out, "core of process {}, \"{command}\"", report.pid)?,
+        None => write!(out, "process {}", report.pid)?,
+    }
+    write!(out, ", {}, {threads} thread{plural}", name(report))?;
     match report.signal {
         Some(signal) => writeln!(out, ", ended by {}", signal_name(signal))?,
         None => writeln!(out)?,
     }
-    for code in report.modules.bare_code() {
-        if let (Some(name), Some(error)) = (&code.name, code.error) {
-            writeln!(out, "warning: no unwind information of {}: {error}", name.display())?;
-        }
+    for warning in &report.warnings {
+        writeln!(out, "warning: {warning}")?;
     }
     for stack in &report.stacks {
         write_stack(out, stack, symbolizer)?;

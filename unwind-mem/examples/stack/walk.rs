@@ -1,10 +1,10 @@
 //! Walking a thread's stack.
 
 use unwind_arch::AnyArch;
-use unwind_core::dwarf::DwarfSource;
 use unwind_core::{
     End, Frame, MemoryReader, Module, ModuleMap, Options, StartError, Unwinder, UserRegisters,
 };
+use unwind_mem::elf::ElfSource;
 use unwind_mem::process::ProcessMemory;
 use unwind_mem::{Page, PageCache};
 
@@ -21,11 +21,13 @@ pub(crate) struct Stack {
     pub(crate) end: Result<End, StartError>,
 }
 
-pub(crate) type Source<'m> = ModuleMap<'m, Option<DwarfSource<'m>>>;
+pub(crate) type Source<'m> = ModuleMap<'m, Option<ElfSource<'m>>>;
 
+/// `complete`: whether there is no code but that of the sources.
 pub(crate) fn unwinder<'m>(
     arch: AnyArch,
-    sources: &'m [Module<Option<DwarfSource<'m>>>],
+    sources: &'m [Module<Option<ElfSource<'m>>>],
+    complete: bool,
     how: &How,
 ) -> Result<Unwinder<AnyArch, Source<'m>>, String> {
     let map = ModuleMap::new(&arch, sources).map_err(|error| format!("the memory map is broken: {error}"))?;
@@ -35,7 +37,8 @@ pub(crate) fn unwinder<'m>(
     if let Some(frames) = how.frames {
         options.max_frames = frames;
     }
-    Ok(Unwinder::with_options(arch, map.complete(), options))
+    let map = if complete { map.complete() } else { map };
+    Ok(Unwinder::with_options(arch, map, options))
 }
 
 /// Walks a stack in the memory of a process that is stopped, or of this one.
@@ -44,12 +47,19 @@ pub(crate) fn walk(
     registers: &dyn UserRegisters,
     pid: u32,
 ) -> (Vec<Frame>, Result<End, StartError>) {
+    walk_cached(unwinder, registers, ProcessMemory::new(pid))
+}
+
+/// Walks a stack in memory of which every read costs the same.
+pub(crate) fn walk_cached<M: MemoryReader>(
+    unwinder: &Unwinder<AnyArch, Source<'_>>,
+    registers: &dyn UserRegisters,
+    memory: M,
+) -> (Vec<Frame>, Result<End, StartError>) {
     let mut room = vec![Page::<4096>::EMPTY; 64];
     let mut found = Vec::new();
-    let end =
-        walk_into(unwinder, registers, PageCache::new(ProcessMemory::new(pid), &mut room), &mut |frame| {
-            found.push(frame);
-        });
+    let memory = PageCache::new(memory, &mut room);
+    let end = walk_into(unwinder, registers, memory, &mut |frame| found.push(frame));
     (found, end)
 }
 

@@ -4,8 +4,8 @@ use nix::errno::Errno;
 use unwind_arch::{AnyArch, AnyRegisters};
 use unwind_core::{ByteOrder, WordSize};
 
-use super::elf::ElfTables;
 use super::{Access, ProcessError, sys};
+use crate::elf::tables::ElfTables;
 
 /// `NT_PRSTATUS` of elf.h: the general registers.
 const GENERAL: i32 = 1;

@@ -1,17 +1,19 @@
 //! Live processes on Linux: their memory, the ELF modules they are made of, their threads stopped
 //! through ptrace.
 //!
-//! [`StoppedProcess`] stops the threads and has their registers, [`ProcessModules`] finds the
-//! tables, [`ProcessMemory`] reads the stacks. Together they are what a walk needs:
+//! [`StoppedProcess`] stops the threads and has their registers,
+//! [`ElfModules::of_process`](crate::elf::ElfModules::of_process) finds the tables,
+//! [`ProcessMemory`] reads the stacks. Together they are what a walk needs:
 //!
 //! ```no_run
 //! use unwind_core::{ModuleMap, Unwinder};
-//! use unwind_mem::process::{IndexRoom, ProcessMemory, ProcessModules, StoppedProcess};
+//! use unwind_mem::elf::{ElfModules, IndexRoom};
+//! use unwind_mem::process::{ProcessMemory, StoppedProcess};
 //! use unwind_mem::{Page, PageCache};
 //!
 //! let pid = 1234;
 //! let stopped = StoppedProcess::stop(pid)?;
-//! let modules = ProcessModules::read(pid)?;
+//! let modules = ElfModules::of_process(pid)?;
 //! let mut index_room = IndexRoom::default();
 //! let sources = modules.sources(&mut index_room);
 //! let mut page_room = vec![Page::<4096>::EMPTY; 64];
@@ -36,9 +38,7 @@
 //!
 //! Processes of the host's own word size only; a 32-bit one is refused by its machine.
 
-mod elf;
 mod error;
-mod image;
 mod machine;
 mod maps;
 mod memory;
@@ -52,10 +52,8 @@ mod watch;
 
 use nix::unistd::Pid;
 
-pub use elf::ElfError;
 pub use error::{Access, ProcessError};
 pub use memory::ProcessMemory;
-pub use modules::{BareCode, IndexRoom, Origin, ProcessModule, ProcessModules};
 pub use threads::{StoppedProcess, StoppedThread};
 pub use watch::{Crash, Ended, watch};
 

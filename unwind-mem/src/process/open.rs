@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use object::ReadCache;
 use unwind_core::{MemoryError, MemoryReader};
 
-use super::elf::{ElfError, ElfTables};
+use super::ProcessMemory;
 use super::maps::Mapping;
-use super::{Origin, ProcessMemory, image};
+use crate::elf::tables::ElfTables;
+use crate::elf::{ElfError, Origin, image};
 
 /// Finds the files of one process.
 pub(super) struct Opener<'m> {
@@ -88,7 +89,7 @@ impl Opener<'_> {
         let Some(beginning) = mappings.iter().find(|mapping| mapping.offset == 0) else {
             return Ok(Err(ElfError::DoesNotFit));
         };
-        let image = image::of_segments(self.memory, beginning.start)?;
+        let image = image::of_segments(self.memory, beginning.start, image::MAX_IMAGE)?;
         Ok(image.and_then(opened_in_memory))
     }
 
@@ -226,7 +227,7 @@ mod tests {
             let opened = opener(&mut memory).loaded_part(&file).unwrap().unwrap();
             assert!(matches!(opened.origin, Origin::Memory(_)));
             let tables = opened.tables;
-            let section = |section: &Option<super::super::elf::OwnedSection>| {
+            let section = |section: &Option<crate::elf::tables::OwnedSection>| {
                 section.as_ref().map(|section| (section.svma, section.data.clone())).unwrap()
             };
             assert_eq!(section(&tables.eh_frame_hdr), section(&from_file.eh_frame_hdr));

@@ -17,6 +17,7 @@ mod children;
 mod gdb;
 mod memory;
 mod modules;
+mod sframe;
 mod stacks;
 mod stopping;
 mod watching;

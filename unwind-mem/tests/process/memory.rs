@@ -1,13 +1,14 @@
 //! Reading another process's memory.
 
 use unwind_core::{MemoryError, MemoryReader};
-use unwind_mem::process::{ProcessMemory, ProcessModules};
+use unwind_mem::elf::ElfModules;
+use unwind_mem::process::ProcessMemory;
 
 use crate::children::{Target, skip, states, wait_for};
 
 /// Where a process surely has memory: its code.
 fn code(target: &Target) -> Option<u64> {
-    match ProcessModules::read(target.pid()) {
+    match ElfModules::of_process(target.pid()) {
         Ok(modules) => Some(modules.modules()[0].ranges[0].start),
         Err(error) => {
             skip(&error.to_string());

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use unwind_mem::process::{Origin, ProcessError, ProcessModules};
+use unwind_mem::elf::{ElfModules, Origin};
+use unwind_mem::process::ProcessError;
 
 use crate::children::{Target, skip, stop};
 use crate::stacks::walk;
@@ -21,10 +22,7 @@ fn copy_of_sleep(name: &str) -> Option<PathBuf> {
 }
 
 /// Starts the copy, then lets `change` do something to the file.
-fn sleep_with_changed_file(
-    name: &str,
-    change: impl FnOnce(&Path),
-) -> Option<(Target, ProcessModules, PathBuf)> {
+fn sleep_with_changed_file(name: &str, change: impl FnOnce(&Path)) -> Option<(Target, ElfModules, PathBuf)> {
     let path = copy_of_sleep(name)?;
     let target = Target::start(path.to_str().unwrap(), &["600"]);
     let Some(target) = target else {
@@ -32,10 +30,10 @@ fn sleep_with_changed_file(
         return None;
     };
     target.wait_until_asleep(1);
-    let before = ProcessModules::read(target.pid()).map(|modules| build_id(&modules, &path));
+    let before = ElfModules::of_process(target.pid()).map(|modules| build_id(&modules, &path));
     change(&path);
     let _ = fs::remove_file(&path);
-    match ProcessModules::read(target.pid()) {
+    match ElfModules::of_process(target.pid()) {
         Ok(modules) => {
             // Still the contents of the old file.
             assert_eq!(Ok(build_id(&modules, &path)), before);
@@ -48,12 +46,12 @@ fn sleep_with_changed_file(
     }
 }
 
-fn build_id(modules: &ProcessModules, path: &Path) -> Option<Vec<u8>> {
+fn build_id(modules: &ElfModules, path: &Path) -> Option<Vec<u8>> {
     let module = modules.modules().iter().find(|module| module.path == path).expect("the program");
     module.build_id().map(<[u8]>::to_vec)
 }
 
-fn walk_is_complete(target: &Target, modules: &ProcessModules, path: &Path) {
+fn walk_is_complete(target: &Target, modules: &ElfModules, path: &Path) {
     let Some(stopped) = stop(target.pid()) else { return };
     let program = modules.modules().iter().find(|module| module.path == path).unwrap();
     for (frames, end) in walk(&stopped, modules).into_values() {
@@ -89,7 +87,7 @@ fn a_program_replaced_by_another() {
 
 #[test]
 fn this_process() {
-    let modules = ProcessModules::read(std::process::id()).unwrap();
+    let modules = ElfModules::of_process(std::process::id()).unwrap();
     let code = u64::try_from((this_process as fn() as *const ()).addr()).unwrap();
     let module = modules.find(code).unwrap();
     assert_eq!(module.path, std::env::current_exe().unwrap());
@@ -107,9 +105,9 @@ fn processes_without_memory() {
     // Kernel threads are children of kthreadd, which is process 2 outside of pid namespaces.
     let is_kthreadd = fs::read_to_string("/proc/2/comm").is_ok_and(|name| name.trim() == "kthreadd");
     if is_kthreadd {
-        assert_eq!(ProcessModules::read(2).err(), Some(ProcessError::NoUserMemory));
+        assert_eq!(ElfModules::of_process(2).err(), Some(ProcessError::NoUserMemory));
     } else {
         skip("there are no kernel threads to see");
     }
-    assert_eq!(ProcessModules::read(u32::MAX).err(), Some(ProcessError::NoSuchProcess));
+    assert_eq!(ElfModules::of_process(u32::MAX).err(), Some(ProcessError::NoSuchProcess));
 }

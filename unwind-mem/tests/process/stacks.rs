@@ -2,22 +2,31 @@
 
 use std::collections::BTreeMap;
 
-use unwind_core::{End, Frame, ModuleMap, Unwinder};
-use unwind_mem::process::{IndexRoom, ProcessMemory, ProcessModules, StoppedProcess};
+use unwind_core::{End, Frame, ModuleMap, Options, Unwinder};
+use unwind_mem::elf::{ElfModules, IndexRoom};
+use unwind_mem::process::{ProcessMemory, StoppedProcess};
 use unwind_mem::{Page, PageCache};
 
 use crate::children::{Target, stop};
 use crate::gdb;
 
 /// The frames of each thread, and how its walk ended.
-pub(crate) fn walk(stopped: &StoppedProcess, modules: &ProcessModules) -> BTreeMap<u32, (Vec<Frame>, End)> {
+pub(crate) fn walk(stopped: &StoppedProcess, modules: &ElfModules) -> BTreeMap<u32, (Vec<Frame>, End)> {
+    walk_with(stopped, modules, Options::default())
+}
+
+pub(crate) fn walk_with(
+    stopped: &StoppedProcess,
+    modules: &ElfModules,
+    options: Options,
+) -> BTreeMap<u32, (Vec<Frame>, End)> {
     let mut index = IndexRoom::default();
     let sources = modules.sources(&mut index);
     let mut room = vec![Page::<4096>::EMPTY; 64];
     let mut stacks = BTreeMap::new();
     for thread in stopped.threads() {
         let map = ModuleMap::new(&thread.arch, &sources).unwrap().complete();
-        let unwinder = Unwinder::new(thread.arch, map);
+        let unwinder = Unwinder::with_options(thread.arch, map, options.clone());
         let memory = PageCache::new(ProcessMemory::new(stopped.pid()), &mut room);
         let mut frames = unwinder.frames_tracking::<33, _>(&thread.registers, memory).unwrap();
         let found = frames.by_ref().collect();
@@ -29,7 +38,7 @@ pub(crate) fn walk(stopped: &StoppedProcess, modules: &ProcessModules) -> BTreeM
 /// Compares all stacks of a process whose threads sleep. Returns how many frames that were.
 fn compare(target: &Target) -> Option<usize> {
     let stopped = stop(target.pid())?;
-    let modules = ProcessModules::read(target.pid()).unwrap();
+    let modules = ElfModules::of_process(target.pid()).unwrap();
     let ours = walk(&stopped, &modules);
     drop(stopped);
     let gdbs = gdb::stacks(target.pid())?;
@@ -108,7 +117,7 @@ fn split_text_equals_gdb() {
     }
     target.wait_until_asleep(1);
     let Some(stopped) = stop(target.pid()) else { return };
-    let modules = ProcessModules::read(target.pid()).unwrap();
+    let modules = ElfModules::of_process(target.pid()).unwrap();
     let top = unwind_core::UserRegisters::ip(&stopped.threads()[0].registers).unwrap();
     drop(stopped);
     let module = modules.find(top).unwrap();
@@ -143,7 +152,7 @@ fn signal_handler_equals_gdb() {
     }
     target.wait_until_asleep(1);
     let Some(stopped) = stop(target.pid()) else { return };
-    let modules = ProcessModules::read(target.pid()).unwrap();
+    let modules = ElfModules::of_process(target.pid()).unwrap();
     let (frames, end) = walk(&stopped, &modules).into_values().next().unwrap();
     drop(stopped);
     assert!(frames.iter().skip(1).any(|frame| frame.pc.is_exact()), "no signal frame: {end}");
@@ -158,7 +167,7 @@ fn vdso_frames() {
     let Some(mut target) = Target::start("python3", &["-c", script]) else { return };
     assert_eq!(target.line(), "ready");
     let Some(stopped) = stop(target.pid()) else { return };
-    let modules = ProcessModules::read(target.pid()).unwrap();
+    let modules = ElfModules::of_process(target.pid()).unwrap();
     let Some(vdso) = modules.modules().iter().find(|module| module.path.as_os_str() == "[vdso]") else {
         crate::children::skip("this kernel gives no vDSO");
         return;

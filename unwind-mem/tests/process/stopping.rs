@@ -220,7 +220,7 @@ fn program_for_i386() -> Vec<u8> {
 fn a_32_bit_process_is_refused_and_runs_on() {
     use std::os::unix::fs::PermissionsExt;
 
-    use unwind_mem::process::ProcessModules;
+    use unwind_mem::elf::ElfModules;
 
     let path = std::env::temp_dir().join(format!("unwind-mem-i386-{}", std::process::id()));
     fs::write(&path, program_for_i386()).unwrap();
@@ -240,5 +240,5 @@ fn a_32_bit_process_is_refused_and_runs_on() {
     }
     wait_for("it to wait again", || states(target.pid()) == ['S']);
     // Reading its files needs no ptrace. It has none that is supported.
-    assert_eq!(ProcessModules::read(target.pid()).err(), Some(refused));
+    assert_eq!(ElfModules::of_process(target.pid()).err(), Some(refused));
 }

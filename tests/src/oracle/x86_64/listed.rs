@@ -1,5 +1,4 @@
-//! Where call frame information itself is wrong, with the proof; and what the library is known to get
-//! wrong where there is none.
+//! Where call frame information itself is wrong, with the proof.
 
 use crate::oracle::judge::Fault;
 
@@ -82,16 +81,6 @@ pub const LISTED: &[Listed] = &[
             spot.outermost
                 && (spot.module.starts_with("libc.so") || spot.function == "__start_context")
                 && spot.row == "c=r7+8 r16=*c-8"
-        },
-    },
-    Listed {
-        name: "the library: an end found by a convention bears no mark",
-        proof: "no table covers this instruction (seen in the `.plt` of a static program, `jmp *slot(%rip)`), \
-                so that the frame pointer convention is all there is; %rbp is data that points to a zero \
-                word, and the walk ends `complete (zero return address)`. The rule that led there was a \
-                convention, but neither `End` nor `weakest` tells.",
-        applies: |spot, fault| {
-            *fault == Fault::End && spot.row.is_empty() && spot.complete && !spot.outermost
         },
     },
 ];

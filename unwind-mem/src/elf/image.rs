@@ -5,10 +5,11 @@ use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, FileKind};
 use unwind_core::{MemoryError, MemoryReader};
 
-use super::elf::{ElfError, Load};
+use super::ElfError;
+use super::tables::Load;
 
 /// The most bytes of an image.
-const MAX_IMAGE: u64 = 512 << 20;
+pub(crate) const MAX_IMAGE: u64 = 512 << 20;
 
 /// The most bytes of the headers at the start of a file.
 const MAX_HEADERS: u64 = 64 << 10;
@@ -20,14 +21,15 @@ const PAGE: usize = 4096;
 /// segment at its place in the file. What is not loaded (section headers, symbols, debug
 /// information) is missing, and the headers then say so.
 ///
-/// `Ok(Err(_))` where what lies there is no ELF file.
-pub(super) fn of_segments(
+/// `Ok(Err(_))` where what lies there is no ELF file, or one of more than `most` bytes.
+pub(crate) fn of_segments(
     memory: &mut dyn MemoryReader,
     start: u64,
+    most: u64,
 ) -> Result<Result<Vec<u8>, ElfError>, MemoryError> {
     let mut headers = Vec::new();
     append(memory, start, MAX_HEADERS, &mut headers)?;
-    let Some((layout, size)) = layout(&headers) else {
+    let Some((layout, size)) = layout(&headers, most) else {
         return Ok(Err(ElfError::NotElf));
     };
     // The loader maps the first segment so that the file's beginning is at `start`.
@@ -52,7 +54,7 @@ pub(super) fn of_segments(
 }
 
 /// A mapping that is a whole file, as the vDSO is.
-pub(super) fn of_mapping(
+pub(crate) fn of_mapping(
     memory: &mut dyn MemoryReader,
     start: u64,
     end: u64,
@@ -107,14 +109,14 @@ fn fill(memory: &mut dyn MemoryReader, address: u64, into: &mut [u8]) -> Result<
 }
 
 /// The segments that headers describe, and the size of the file as far as it is loaded.
-fn layout(headers: &[u8]) -> Option<(Vec<Load>, usize)> {
+fn layout(headers: &[u8], most: u64) -> Option<(Vec<Load>, usize)> {
     let loads = match FileKind::parse(headers).ok()? {
         FileKind::Elf32 => loads::<elf::FileHeader32<Endianness>>(headers),
         FileKind::Elf64 => loads::<elf::FileHeader64<Endianness>>(headers),
         _ => None,
     }?;
     let end = loads.iter().map(|load| load.offset.saturating_add(load.file_size)).max()?;
-    let size = usize::try_from(end).ok().filter(|_| end <= MAX_IMAGE)?;
+    let size = usize::try_from(end).ok().filter(|_| end <= most)?;
     Some((loads, size))
 }
 
@@ -129,6 +131,7 @@ fn loads<Elf: FileHeader<Endian = Endianness>>(headers: &[u8]) -> Option<Vec<Loa
         offset: segment.p_offset(endian).into(),
         file_size: segment.p_filesz(endian).into(),
         executable: segment.p_flags(endian).contains(elf::PF_X),
+        writable: segment.p_flags(endian).contains(elf::PF_W),
     });
     Some(loads.collect())
 }

@@ -154,6 +154,54 @@ fn without_section_headers() {
     }
 }
 
+/// A header of version 3 for AMD64 without functions, and the second section that a linker might
+/// have put behind it.
+fn sframe(second: [u8; 4]) -> Vec<u8> {
+    let mut bytes = vec![0; 56];
+    bytes[..5].copy_from_slice(&[0xe2, 0xde, 3, 1, 3]);
+    bytes[28..32].copy_from_slice(&second);
+    bytes[32] = 3;
+    bytes
+}
+
+#[test]
+fn sframe_by_name_and_by_segment() {
+    let contents = sframe([0xe2, 0xde, 3, 1]);
+    let mut bytes = file(&[(".sframe", 1, 2, &contents), (".eh_frame_hdr", 1, 2, &hdr(12))]);
+    let arch = unwind_arch::AnyArch::from_elf(62, 2, 1).unwrap();
+    let by_name = ElfTables::read(bytes.as_slice()).unwrap();
+    assert_eq!(data(&by_name.sframe), Some(contents.as_slice()));
+    assert_eq!(by_name.check_sframe(&arch), Ok(()));
+    // Without section headers, and the third segment, now PT_GNU_SFRAME, shows it.
+    let svma = by_name.sframe.as_ref().unwrap().svma;
+    bytes[40..48].fill(0);
+    bytes[58..64].fill(0);
+    let segment = &mut bytes[64 + 56 * 2..][..56];
+    segment[..4].copy_from_slice(&0x6474_e554u32.to_le_bytes());
+    for (field, value) in [(8, svma - BASE), (16, svma), (32, 56), (40, 56)] {
+        segment[field..field + 8].copy_from_slice(&value.to_le_bytes());
+    }
+    let by_segment = ElfTables::read(bytes.as_slice()).unwrap();
+    assert_eq!(data(&by_segment.sframe), Some(contents.as_slice()));
+    assert_eq!(by_segment.sframe.unwrap().svma, svma);
+}
+
+#[test]
+fn sframe_of_another_version_or_machine() {
+    let arch = unwind_arch::AnyArch::from_elf(62, 2, 1).unwrap();
+    let other = unwind_arch::AnyArch::from_elf(183, 2, 1).unwrap();
+    let check = |contents: &[u8], arch| {
+        let bytes = file(&[(".sframe", 1, 2, contents)]);
+        ElfTables::read(bytes.as_slice()).unwrap().check_sframe(arch).map_err(|error| error.broken)
+    };
+    let right = sframe([0xe2, 0xde, 3, 1]);
+    assert_eq!(check(&right, &arch), Ok(()));
+    assert_eq!(check(&right, &other), Err(Broken::UnknownAbi));
+    assert_eq!(check(&sframe([0xe2, 0xde, 9, 1]), &arch), Err(Broken::UnknownVersion));
+    assert_eq!(check(&right[..20], &arch), Err(Broken::UnexpectedEnd));
+    assert_eq!(check(&[1; 40], &arch), Err(Broken::BadMagic));
+}
+
 #[test]
 fn sections_without_contents_are_none() {
     let bytes = file(&[(".eh_frame", 8, 2, &EH_FRAME), (".debug_frame", 1, 0, &[])]);
@@ -183,6 +231,7 @@ fn biases_of_mappings() {
         offset,
         file_size,
         executable,
+        writable: false,
     };
     let bytes = file(&[]);
     let mut tables = ElfTables::read(bytes.as_slice()).unwrap();

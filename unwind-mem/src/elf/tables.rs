@@ -9,7 +9,8 @@ use object::elf;
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
 use object::{CompressedData, CompressionFormat, Endian, Endianness, FileKind, ReadRef};
 use unwind_core::dwarf::Section;
-use unwind_core::{ByteOrder, WordSize};
+use unwind_core::sframe::{SFrameSections, SFrameSource};
+use unwind_core::{Arch, Broken, ByteOrder, SourceError, WordSize};
 
 /// The tables of one ELF file, and how it is laid out.
 #[derive(Clone, Debug)]
@@ -18,6 +19,7 @@ pub(crate) struct ElfTables {
     pub(crate) word_size: WordSize,
     pub(crate) byte_order: ByteOrder,
     pub(crate) loads: Vec<Load>,
+    pub(crate) start: Start,
     /// What stays the same in memory and tells one build from another: the ELF header, the
     /// program headers, the notes.
     pub(crate) marks: Vec<Mark>,
@@ -25,6 +27,7 @@ pub(crate) struct ElfTables {
     pub(crate) eh_frame: Option<OwnedSection>,
     pub(crate) eh_frame_hdr: Option<OwnedSection>,
     pub(crate) debug_frame: Option<OwnedSection>,
+    pub(crate) sframe: Option<OwnedSection>,
     pub(crate) text_svma: Option<u64>,
     pub(crate) got_svma: Option<u64>,
 }
@@ -37,6 +40,27 @@ pub(crate) struct Load {
     pub(crate) offset: u64,
     pub(crate) file_size: u64,
     pub(crate) executable: bool,
+    pub(crate) writable: bool,
+}
+
+impl Load {
+    /// Where a byte of the file is loaded; `None` where this segment does not show it.
+    pub(crate) fn svma_of(&self, offset: u64) -> Option<u64> {
+        let into = offset.checked_sub(self.offset)?;
+        (into < self.file_size).then(|| self.svma.wrapping_add(into))
+    }
+}
+
+/// What the kernel and the dynamic loader use of a file to start a program, as svma.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) entry: u64,
+    /// The program headers, where they are loaded; and how many.
+    pub(crate) headers: Option<u64>,
+    pub(crate) header_count: u64,
+    pub(crate) dynamic: Option<u64>,
+    /// The path of the dynamic loader.
+    pub(crate) interpreter: Option<Vec<u8>>,
 }
 
 /// Bytes of the file by which it can be recognised in memory.
@@ -57,6 +81,10 @@ impl OwnedSection {
     pub(crate) fn borrow(&self) -> Section<'_> {
         Section { data: &self.data, svma: self.svma }
     }
+
+    pub(crate) fn sframe(&self) -> SFrameSource<'_> {
+        SFrameSource::new(&self.data, self.svma)
+    }
 }
 
 /// Why a file gives no tables.
@@ -71,6 +99,8 @@ pub enum ElfError {
     Malformed,
     /// It has no segment that fits where it is mapped.
     DoesNotFit,
+    /// It is not what was mapped: its headers or its build id differ from those in memory.
+    OtherBuild,
 }
 
 impl fmt::Display for ElfError {
@@ -78,11 +108,12 @@ impl fmt::Display for ElfError {
         match self {
             ElfError::Unreadable(0) => f.write_str("cannot be read"),
             ElfError::Unreadable(errno) => {
-                write!(f, "cannot be read: {}", nix::errno::Errno::from_raw(*errno).desc())
+                write!(f, "cannot be read: {}", std::io::Error::from_raw_os_error(*errno))
             }
             ElfError::NotElf => f.write_str("not an ELF file"),
             ElfError::Malformed => f.write_str("malformed ELF file"),
             ElfError::DoesNotFit => f.write_str("not the ELF file that is mapped"),
+            ElfError::OtherBuild => f.write_str("another build of the ELF file than the one that is mapped"),
         }
     }
 }
@@ -122,6 +153,18 @@ impl ElfTables {
         let load = self.loads.iter().filter(|load| load.executable == executable).find(shown);
         let load = load.or_else(|| self.loads.iter().find(shown))?;
         Some(start.wrapping_sub(offset).wrapping_add(load.offset).wrapping_sub(load.svma))
+    }
+
+    /// Whether `.sframe` can be used on `arch`: every section in it has a header that makes sense
+    /// and names the ABI of `arch`. What the entries say is checked as they are looked up.
+    pub(crate) fn check_sframe<A: Arch>(&self, arch: &A) -> Result<(), SourceError> {
+        let Some(section) = &self.sframe else { return Ok(()) };
+        for section in SFrameSections::new(&section.data, section.svma) {
+            if !section?.header().abi.is_for(arch) {
+                return Err(SourceError { broken: Broken::UnknownAbi, offset: 4 });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -163,19 +206,22 @@ impl<'d, Elf: FileHeader<Endian = Endianness>, R: ReadRef<'d>> Reader<'d, Elf, R
     }
 
     fn tables(&self) -> Result<ElfTables, ElfError> {
-        let eh_frame_hdr = self.section(b".eh_frame_hdr").or_else(|| self.hdr_segment());
+        let eh_frame_hdr = self.section(b".eh_frame_hdr").or_else(|| self.segment(elf::PT_GNU_EH_FRAME));
         let eh_frame = self.section(b".eh_frame").or_else(|| self.eh_frame_behind(eh_frame_hdr.as_ref()?));
         let debug_frame = self.section(b".debug_frame").or_else(|| self.section(b".zdebug_frame"));
+        let sframe = self.section(b".sframe").or_else(|| self.segment(elf::PT_GNU_SFRAME));
         Ok(ElfTables {
             machine: self.header.e_machine(self.endian).0,
             word_size: if self.header.is_class_64() { WordSize::Eight } else { WordSize::Four },
             byte_order: if self.endian.is_big_endian() { ByteOrder::Big } else { ByteOrder::Little },
             loads: self.loads(),
+            start: self.start(),
             marks: self.marks(),
             build_id: self.build_id(),
             eh_frame,
             eh_frame_hdr,
             debug_frame,
+            sframe,
             text_svma: self.address(b".text"),
             got_svma: self.address(b".got"),
         })
@@ -190,8 +236,27 @@ impl<'d, Elf: FileHeader<Endian = Endianness>, R: ReadRef<'d>> Reader<'d, Elf, R
                 offset: segment.p_offset(self.endian).into(),
                 file_size: segment.p_filesz(self.endian).into(),
                 executable: segment.p_flags(self.endian).contains(elf::PF_X),
+                writable: segment.p_flags(self.endian).contains(elf::PF_W),
             })
             .collect()
+    }
+
+    fn start(&self) -> Start {
+        let address = |kind| {
+            let segment = self.segments.iter().find(|segment| segment.p_type(self.endian) == kind)?;
+            Some(segment.p_vaddr(self.endian).into())
+        };
+        let headers: u64 = self.header.e_phoff(self.endian).into();
+        let loaded = self.loads().into_iter().find_map(|load| load.svma_of(headers));
+        let interpreter =
+            self.segments.iter().find_map(|segment| segment.interpreter(self.endian, self.data).ok()?);
+        Start {
+            entry: self.header.e_entry(self.endian).into(),
+            headers: address(elf::PT_PHDR).or(loaded),
+            header_count: u64::try_from(self.segments.len()).unwrap_or(u64::MAX),
+            dynamic: address(elf::PT_DYNAMIC),
+            interpreter: interpreter.map(<[u8]>::to_vec),
+        }
     }
 
     fn marks(&self) -> Vec<Mark> {
@@ -257,10 +322,9 @@ impl<'d, Elf: FileHeader<Endian = Endianness>, R: ReadRef<'d>> Reader<'d, Elf, R
         Some(header.sh_addr(self.endian).into())
     }
 
-    /// `.eh_frame_hdr` by its program header: for files without section headers.
-    fn hdr_segment(&self) -> Option<OwnedSection> {
-        let is_hdr = |segment: &&Elf::ProgramHeader| segment.p_type(self.endian) == elf::PT_GNU_EH_FRAME;
-        let segment = self.segments.iter().find(is_hdr)?;
+    /// A section by the program header that shows it: for files without section headers.
+    fn segment(&self, kind: elf::ProgramType) -> Option<OwnedSection> {
+        let segment = self.segments.iter().find(|segment| segment.p_type(self.endian) == kind)?;
         let data = segment.data(self.endian, self.data).ok()?.to_vec();
         (!data.is_empty()).then(|| OwnedSection { svma: segment.p_vaddr(self.endian).into(), data })
     }

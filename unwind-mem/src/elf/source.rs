@@ -1,0 +1,69 @@
+//! The tables of one ELF file as a source of rules.
+
+use unwind_core::dwarf::DwarfSource;
+use unwind_core::sframe::SFrameSource;
+use unwind_core::{
+    Arch, CallerRegisters, Evaluated, Found, FrameSource, LookupError, MemoryReader, Query, RegisterFile,
+    UnwindUserType, UnwindUserTypes,
+};
+
+/// The unwind tables of one ELF file: SFrame and DWARF, each if it is there.
+///
+/// A walk asks for one kind at a time, in the order of [`UnwindUserType`]: SFrame first, as the
+/// kernel does, and DWARF for what that does not cover. SFrame knows ip, sp and fp alone; to have
+/// every callee-saved register of every frame, take
+/// [`UnwindUserType::SFrame`] out of [`Options::types`](unwind_core::Options::types).
+#[derive(Clone, Copy, Debug)]
+pub struct ElfSource<'m> {
+    pub(super) sframe: Option<SFrameSource<'m>>,
+    pub(super) dwarf: DwarfSource<'m>,
+}
+
+impl<'m> ElfSource<'m> {
+    /// `.sframe`, where there is one for this architecture.
+    pub fn sframe(&self) -> Option<&SFrameSource<'m>> {
+        self.sframe.as_ref()
+    }
+
+    /// `.eh_frame` and `.debug_frame`.
+    pub fn dwarf(&self) -> &DwarfSource<'m> {
+        &self.dwarf
+    }
+}
+
+impl<A: Arch> FrameSource<A> for ElfSource<'_> {
+    fn types(&self) -> UnwindUserTypes {
+        let sframe = FrameSource::<A>::types(&self.sframe);
+        sframe.union(FrameSource::<A>::types(&self.dwarf))
+    }
+
+    fn lookup(
+        &self,
+        arch: &A,
+        kind: UnwindUserType,
+        query: &Query,
+        memory: &mut dyn MemoryReader,
+    ) -> Result<Option<Found>, LookupError> {
+        match kind {
+            UnwindUserType::SFrame => self.sframe.lookup(arch, kind, query, memory),
+            UnwindUserType::Dwarf => self.dwarf.lookup(arch, kind, query, memory),
+            _ => Ok(None),
+        }
+    }
+
+    fn evaluate(
+        &self,
+        arch: &A,
+        kind: UnwindUserType,
+        query: &Query,
+        registers: &dyn RegisterFile,
+        memory: &mut dyn MemoryReader,
+        caller: &mut dyn CallerRegisters,
+    ) -> Result<Option<Evaluated>, LookupError> {
+        match kind {
+            UnwindUserType::SFrame => self.sframe.evaluate(arch, kind, query, registers, memory, caller),
+            UnwindUserType::Dwarf => self.dwarf.evaluate(arch, kind, query, registers, memory, caller),
+            _ => Ok(None),
+        }
+    }
+}
