@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 
 use gimli::{BaseAddresses, CieOrFde, EndianSlice, EvaluationResult, RunTimeEndian, UnwindSection};
 use object::{Object, ObjectSection};
-use unwind_arch_aarch64::Aarch64;
-use unwind_arch_x86_64::X86_64;
+use unwind_arch::AnyArch;
 use unwind_core::dwarf::{DwarfIndex, DwarfIndexEntry, DwarfSections, DwarfSource, Flavor, Section};
 use unwind_core::{
-    Arch, Base, Broken, CallerRegisters, CfaRule, FpRule, FrameKind, FrameSource, LookupError, MemoryError,
-    MemoryReader, Pc, Query, RaRule, Register, RegisterFile, Rule, UnwindUserFrame, UnwindUserType,
+    Arch, Base, Broken, ByteOrder, CallerRegisters, CfaRule, FpRule, FrameKind, FrameSource, LookupError,
+    MemoryError, MemoryReader, Pc, Query, RaRule, Register, RegisterFile, Rule, UnwindUserFrame,
+    UnwindUserType, WordSize,
 };
 
 type Slice<'d> = EndianSlice<'d, RunTimeEndian>;
@@ -60,8 +60,8 @@ fn rows_equal_gimlis() {
     assert!(total.rules > 0 && total.evaluated > 0);
 }
 
-/// The libraries of this machine that matter most, and those of AArch64 where its cross C library
-/// is installed.
+/// The libraries of this machine that matter most, those of AArch64 where they are installed, and the C
+/// library of every other architecture whose cross package is.
 fn system_libraries() -> Vec<PathBuf> {
     let names = [
         "libc.so.6",
@@ -82,6 +82,20 @@ fn system_libraries() -> Vec<PathBuf> {
         "/lib/aarch64-linux-gnu",
         "/usr/aarch64-linux-gnu/lib",
     ];
+    // Arm's has the tables of its own ABI instead.
+    let cross = [
+        "i686-linux-gnu/lib",
+        "loongarch64-linux-gnu/lib",
+        "mips-linux-gnu/lib",
+        "mips64-linux-gnuabi64/lib",
+        "mips64el-linux-gnuabi64/lib",
+        "mips64el-linux-gnuabi64/lib32",
+        "mipsel-linux-gnu/lib",
+        "powerpc64-linux-gnu/lib",
+        "powerpc64le-linux-gnu/lib",
+        "riscv64-linux-gnu/lib",
+        "s390x-linux-gnu/lib",
+    ];
     let mut found = BTreeMap::new();
     for folder in folders {
         for name in names {
@@ -91,6 +105,12 @@ fn system_libraries() -> Vec<PathBuf> {
         }
         if !Path::new(folder).exists() {
             println!("SKIPPED {folder}: not on this machine");
+        }
+    }
+    for folder in cross {
+        match std::fs::canonicalize(format!("/usr/{folder}/libc.so.6")) {
+            Ok(real) => drop(found.insert(real, ())),
+            Err(_) => println!("SKIPPED the C library in {folder}: not on this machine"),
         }
     }
     found.into_keys().collect()
@@ -115,14 +135,14 @@ impl Count {
 
 fn compare_file(path: &Path, data: &[u8]) -> Count {
     let file = object::File::parse(data).unwrap();
-    match file.architecture() {
-        object::Architecture::X86_64 => compare(path, &file, X86_64),
-        object::Architecture::Aarch64 => compare(path, &file, Aarch64::default()),
-        other => panic!("{}: no architecture {other:?} here", path.display()),
-    }
+    let half = [data[18], data[19]];
+    let machine = if data[5] == 1 { u16::from_le_bytes(half) } else { u16::from_be_bytes(half) };
+    let object::FileFlags::Elf { e_flags, .. } = file.flags() else { panic!("{}: no ELF", path.display()) };
+    let arch = AnyArch::from_elf_flags(machine, data[4], data[5], e_flags.0);
+    compare(path, &file, arch.unwrap_or_else(|| panic!("{}: no architecture {machine}", path.display())))
 }
 
-fn compare<A: Arch + Default>(path: &Path, file: &object::File<'_>, arch: A) -> Count {
+fn compare<A: Arch>(path: &Path, file: &object::File<'_>, arch: A) -> Count {
     let mut count = Count::default();
     let section = |name: &str| {
         let section = file.section_by_name(name)?;
@@ -159,7 +179,7 @@ fn compare<A: Arch + Default>(path: &Path, file: &object::File<'_>, arch: A) -> 
         let indexed =
             DwarfSource::new(DwarfSections { eh_frame_hdr: None, eh_frame_index: Some(index), ..sections });
         let mut eh_frame = gimli::EhFrame::new(section.data, endian(file));
-        eh_frame.set_address_size(8);
+        eh_frame.set_address_size(bytes_of(arch.word_size()));
         eh_frame.set_vendor(vendor(&arch));
         compare_section(path, &eh_frame, &bases, &arch, &[source, indexed], &mut count);
     }
@@ -170,7 +190,7 @@ fn compare<A: Arch + Default>(path: &Path, file: &object::File<'_>, arch: A) -> 
         let index = DwarfIndex::build(&arch, &sections, Flavor::DebugFrame, &mut room).unwrap();
         let indexed = DwarfSource::new(DwarfSections { debug_frame_index: Some(index), ..sections });
         let mut debug_frame = gimli::DebugFrame::new(section.data, endian(file));
-        debug_frame.set_address_size(8);
+        debug_frame.set_address_size(bytes_of(arch.word_size()));
         debug_frame.set_vendor(vendor(&arch));
         compare_section(path, &debug_frame, &bases, &arch, &[indexed], &mut count);
     }
@@ -179,6 +199,13 @@ fn compare<A: Arch + Default>(path: &Path, file: &object::File<'_>, arch: A) -> 
 
 fn endian(file: &object::File<'_>) -> RunTimeEndian {
     if file.is_little_endian() { RunTimeEndian::Little } else { RunTimeEndian::Big }
+}
+
+fn bytes_of(word: WordSize) -> u8 {
+    match word {
+        WordSize::Four => 4,
+        WordSize::Eight => 8,
+    }
 }
 
 fn vendor<A: Arch>(arch: &A) -> gimli::Vendor {
@@ -235,9 +262,15 @@ fn check<A: Arch>(
 ) {
     let query = Query::new(Pc::Exact(address));
     let registers = Made::new(arch, address);
-    let found = source.lookup(arch, UnwindUserType::Dwarf, &query, &mut MadeMemory);
-    let evaluated =
-        source.evaluate(arch, UnwindUserType::Dwarf, &query, &registers, &mut MadeMemory, &mut Nothing);
+    let found = source.lookup(arch, UnwindUserType::Dwarf, &query, &mut MadeMemory::new(arch));
+    let evaluated = source.evaluate(
+        arch,
+        UnwindUserType::Dwarf,
+        &query,
+        &registers,
+        &mut MadeMemory::new(arch),
+        &mut Nothing,
+    );
     let expected = match expected {
         Ok(expected) => *expected,
         Err(broken) => {
@@ -251,11 +284,14 @@ fn check<A: Arch>(
         }
     };
     let evaluated = evaluated.unwrap_or_else(|error| panic!("{at}: {error:?}")).expect(at);
+    // Registers may be wider than words; a step cuts them.
+    let word = |value: Option<u64>| value.map(|value| arch.word_size().truncate(value));
+    let sp = word(evaluated.sp).filter(|sp| *sp != evaluated.cfa);
     let values = Values {
         cfa: if expected.ra.is_none() { expected.cfa } else { evaluated.cfa },
-        ra: evaluated.ra,
-        fp: if expected.ra.is_none() { expected.fp } else { evaluated.fp },
-        sp: if expected.ra.is_none() { expected.sp } else { evaluated.sp.filter(|sp| *sp != evaluated.cfa) },
+        ra: word(evaluated.ra),
+        fp: if expected.ra.is_none() { expected.fp } else { word(evaluated.fp) },
+        sp: if expected.ra.is_none() { expected.sp } else { sp },
         signal: evaluated.kind == FrameKind::Signal,
     };
     assert_eq!(values, expected, "{at}: evaluated");
@@ -266,6 +302,10 @@ fn check<A: Arch>(
             let values = apply(arch, &frame, &registers);
             match expected.ra {
                 None => assert_eq!(values.ra, None, "{at}: {frame:?}"),
+                // What such a function has saved as the caller's sp is the CFA plus the bias.
+                Some(_) if arch.sp_bias() != 0 => {
+                    assert_eq!(values, Values { sp: None, ..expected }, "{at}: {frame:?}");
+                }
                 Some(_) => assert_eq!(values, expected, "{at}: {frame:?}"),
             }
         }
@@ -282,6 +322,9 @@ fn expected<'d, A: Arch, S: UnwindSection<Slice<'d>>>(
     pc: u64,
 ) -> Result<Values, Broken> {
     let registers = Made::new(arch, pc);
+    let word = arch.word_size();
+    let word_at = |address| word.truncate(word_at(address));
+    let plus = |value: u64, offset: i64| word.truncate(value.wrapping_add(offset as u64));
     let ra_column = fde.cie().return_address_register();
     let encoding = fde.cie().encoding();
     let evaluate = |expression: &gimli::UnwindExpression<usize>, cfa: Option<u64>| {
@@ -298,7 +341,7 @@ fn expected<'d, A: Arch, S: UnwindSection<Slice<'d>>>(
                     evaluation.resume_with_register(gimli::Value::Generic(value)).unwrap()
                 }
                 EvaluationResult::RequiresMemory { address, size, .. } => {
-                    assert_eq!(size, 8);
+                    assert_eq!(size, bytes_of(word));
                     evaluation.resume_with_memory(gimli::Value::Generic(word_at(address))).unwrap()
                 }
                 other => panic!("{other:?}"),
@@ -316,7 +359,7 @@ fn expected<'d, A: Arch, S: UnwindSection<Slice<'d>>>(
     }
     let cfa = match row.cfa() {
         gimli::CfaRule::RegisterAndOffset { register, offset } => {
-            registers.get(Register(register.0)).unwrap().wrapping_add(*offset as u64)
+            plus(registers.get(Register(register.0)).unwrap(), *offset)
         }
         gimli::CfaRule::Expression(expression) => evaluate(expression, None),
     };
@@ -325,8 +368,8 @@ fn expected<'d, A: Arch, S: UnwindSection<Slice<'d>>>(
         Some(match row.register(gimli::Register(number)) {
             None | Some(SameValue) => registers.get(unwind_core::Register(number)).unwrap(),
             Some(Undefined) => return None,
-            Some(Offset(offset)) => word_at(cfa.wrapping_add(offset as u64)),
-            Some(ValOffset(offset)) => cfa.wrapping_add(offset as u64),
+            Some(Offset(offset)) => word_at(plus(cfa, offset)),
+            Some(ValOffset(offset)) => plus(cfa, offset),
             Some(Register(holder)) => registers.get(unwind_core::Register(holder.0)).unwrap(),
             Some(Expression(expression)) => word_at(evaluate(&expression, Some(cfa))),
             Some(ValExpression(expression)) => evaluate(&expression, Some(cfa)),
@@ -352,7 +395,9 @@ fn apply<A: Arch>(arch: &A, frame: &UnwindUserFrame, registers: &Made) -> Values
         Base::Fp => registers.get(arch.fp()).unwrap(),
         Base::Register(register) => registers.get(register).unwrap(),
     };
-    let plus = |value: u64, offset: i64| value.wrapping_add(offset as u64);
+    let word = arch.word_size();
+    let word_at = |address| word.truncate(word_at(address));
+    let plus = |value: u64, offset: i64| word.truncate(value.wrapping_add(offset as u64));
     let cfa = match frame.cfa() {
         CfaRule::Offset { base: from, offset } => plus(base(from), offset.into()),
         CfaRule::Deref { base: from, offset, add } => {
@@ -381,27 +426,45 @@ fn apply<A: Arch>(arch: &A, frame: &UnwindUserFrame, registers: &Made) -> Values
 struct Made {
     pc: u64,
     ip: Option<Register>,
+    word: WordSize,
 }
 
 impl Made {
     fn new<A: Arch>(arch: &A, pc: u64) -> Self {
-        Made { pc, ip: arch.ip() }
+        Made { pc, ip: arch.ip(), word: arch.word_size() }
     }
 }
 
 impl RegisterFile for Made {
     fn get(&self, register: Register) -> Option<u64> {
-        Some(if Some(register) == self.ip { self.pc } else { middle(mix(u64::from(register.0))) })
+        let value = if Some(register) == self.ip { self.pc } else { middle(mix(u64::from(register.0))) };
+        Some(self.word.truncate(value))
     }
 }
 
 /// Made-up memory: every address has bytes of its own.
-struct MadeMemory;
+struct MadeMemory {
+    order: ByteOrder,
+    sizes: [WordSize; 2],
+}
+
+impl MadeMemory {
+    fn new<A: Arch>(arch: &A) -> Self {
+        MadeMemory { order: arch.byte_order(), sizes: [arch.word_size(), arch.register_size()] }
+    }
+}
 
 impl MemoryReader for MadeMemory {
     fn read(&mut self, address: u64, into: &mut [u8]) -> Result<(), MemoryError> {
-        assert_eq!(into.len(), 8, "only words are read here");
-        into.copy_from_slice(&word_at(address).to_le_bytes());
+        let size = into.len();
+        assert!(
+            self.sizes.iter().any(|word| usize::from(bytes_of(*word)) == size),
+            "only words are read here"
+        );
+        match self.order {
+            ByteOrder::Little => into.copy_from_slice(&word_at(address).to_le_bytes()[..size]),
+            ByteOrder::Big => into.copy_from_slice(&word_at(address).to_be_bytes()[8 - size..]),
+        }
         Ok(())
     }
 }
@@ -410,8 +473,10 @@ fn word_at(address: u64) -> u64 {
     middle(mix(address ^ 0x5851_f42d_4c95_7f2d))
 }
 
+/// Far from both ends of the address space, also where only the lower half counts.
 fn middle(value: u64) -> u64 {
-    (value >> 2) | (1 << 40)
+    let low = value >> 2 & 0x1fff_ffff | 0x2000_0000;
+    value >> 2 & !0xffff_ffff | 1 << 40 | low
 }
 
 fn mix(value: u64) -> u64 {

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use proptest::prelude::*;
 use unwind_arch_x86_64::X86_64;
 use unwind_core::sframe::{
-    Check, FlawKind, GrowingRoom, RegistryError, RegistryRoom, RegistrySlot, SFrameRegistry,
+    Check, Flaw, FlawKind, GrowingRoom, RegistryError, RegistryRoom, RegistrySlot, SFrameRegistry,
 };
 use unwind_core::{
-    Broken, CfaRule, FrameSource, MemoryError, MemoryReader, Pc, Query, Rule, UnwindUserType, from_fn,
+    Broken, CfaRule, FrameSource, MemoryError, MemoryReader, Pc, Query, Rule, SourceError, UnwindUserType,
+    from_fn,
 };
 
 /// How long the text of one function in [`section`] is.
@@ -170,10 +171,11 @@ fn what_is_wrong_is_said() {
         panic!()
     };
     assert_eq!(error.broken, Broken::BadMagic);
-    let Err(RegistryError::Flaw(flaw)) = registry.add(&all, address(2), length, Check::Full) else {
+    let Err(RegistryError::Flaw { section, flaw }) = registry.add(&all, address(2), length, Check::Full)
+    else {
         panic!()
     };
-    assert_eq!(flaw.kind, FlawKind::RowCount);
+    assert_eq!((section, flaw.kind), (address(2), FlawKind::RowCount));
     assert_eq!(registry.add(&[], address(0), length, Check::Full), Err(RegistryError::EmptyRange));
     assert!(registry.is_empty());
     registry.add(&all, address(0), length, Check::Full).unwrap();
@@ -184,6 +186,109 @@ fn what_is_wrong_is_said() {
     assert_eq!(registry.add(&[0..1, 1..2], address(2), length, Check::Header), Err(RegistryError::NoRoom));
     assert_eq!(registry.remove(address(2)), Err(RegistryError::NotFound));
     registry.remove(address(0)).unwrap();
+    assert!(registry.is_empty());
+}
+
+/// Two sections one after another, as linkers leave them: both count, and both are checked.
+#[test]
+fn sections_that_follow_one_another() {
+    let first = section(address(0), text(0), 8);
+    let second_at = address(0) + first.len().next_multiple_of(8) as u64;
+    let both = |second: &[u8]| {
+        let mut bytes = first.clone();
+        bytes.resize((second_at - address(0)) as usize, 0);
+        bytes.extend(second);
+        bytes
+    };
+    let all = [text(0)..text(0) + 0x2000];
+    let second = section(second_at, text(1), 24);
+    let add = |bytes: &[u8], check| {
+        let list = [(address(0), bytes)];
+        let slots: [RegistrySlot; 2] = Default::default();
+        let registry = SFrameRegistry::new(slots, list.as_slice());
+        registry.add(&all, address(0), bytes.len() as u64, check)?;
+        Ok([0, 1].map(|n| cfa_at(&registry, text(n) + 4)))
+    };
+    for check in [Check::Header, Check::Full] {
+        assert_eq!(add(&both(&second), check), Ok([Some(8), Some(24)]));
+        // One that makes no sense spoils both, because nobody knows what it covers.
+        let second_offset = second_at - address(0);
+        for (at, value, broken, offset) in [
+            (2, 9, Broken::UnknownVersion, 2),
+            // For AArch64, not for AMD64 as the first.
+            (4, 2, Broken::UnknownAbi, 4),
+            (16, 0xff, Broken::OutOfBounds, 24),
+        ] {
+            let mut wrong = second.clone();
+            wrong[at] = value;
+            let error = SourceError { broken, offset: second_offset + offset };
+            assert_eq!(add(&both(&wrong), check), Err(RegistryError::Broken(error)));
+        }
+    }
+    let mut flawed = second.clone();
+    flawed[12] = 7;
+    assert_eq!(add(&both(&flawed), Check::Header), Ok([Some(8), Some(24)]));
+    let flaw = Flaw { kind: FlawKind::RowCount, fde: None, row: None };
+    let flaw = RegistryError::Flaw { section: second_at, flaw };
+    assert_eq!(add(&both(&flawed), Check::Full), Err(flaw));
+    // What follows and is no section does not matter.
+    assert_eq!(add(&both(&[0x7f; 40]), Check::Full), Ok([Some(8), None]));
+}
+
+/// How many times a racing writer adds or removes. An interpreter is slower.
+const CHANGES: u32 = if cfg!(miri) { 20 } else { 300 };
+
+/// Writers that want the same text race each other: one of them gets it, and a reader sees all
+/// ranges of a section or none.
+#[test]
+fn writers_race_each_other() {
+    let sections: Vec<&'static [u8]> = (0..8).map(leaked).collect();
+    let bytes = |at: u64, _: u64| (0..8).find(|n| address(*n) == at).map(|n| sections[usize::from(n)]);
+    let registry = SFrameRegistry::new(GrowingRoom::new(), bytes);
+    let holders = [const { AtomicU64::new(0) }; 2];
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4u8)
+            .map(|n| {
+                let (registry, holders) = (&registry, &holders);
+                scope.spawn(move || {
+                    // Writers 0 and 2 want one place, 1 and 3 the other.
+                    let place = usize::from(n % 2);
+                    let base = text(8) + place as u64 * 0x1_0000;
+                    let ranges = [0, 1, 2].map(|part| base + part * 0x1000..base + part * 0x1000 + 0x800);
+                    let mut won = 0;
+                    for _ in 0..CHANGES {
+                        match registry.add(&ranges, address(n), 0x1000, Check::Full) {
+                            Ok(()) => {
+                                assert_eq!(holders[place].fetch_add(1, Ordering::SeqCst), 0, "two hold it");
+                                std::thread::yield_now();
+                                assert_eq!(holders[place].fetch_sub(1, Ordering::SeqCst), 1);
+                                registry.remove(address(n)).unwrap();
+                                won += 1;
+                            }
+                            Err(error) => assert_eq!(error, RegistryError::Overlap { address: base }),
+                        }
+                    }
+                    assert_eq!(registry.remove(address(n)), Err(RegistryError::NotFound));
+                    won
+                })
+            })
+            .collect();
+        let reader = scope.spawn(|| {
+            let mut most = 0;
+            while !done.load(Ordering::Relaxed) {
+                let ranges = registry.len();
+                assert!(ranges.is_multiple_of(3) && ranges <= 6, "{ranges} ranges");
+                most = most.max(ranges);
+            }
+            most
+        });
+        let won: Vec<u32> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+        done.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
+        // The first that asks for a place gets it.
+        assert!(won[0] + won[2] > 0 && won[1] + won[3] > 0, "{won:?}");
+    });
     assert!(registry.is_empty());
 }
 
@@ -223,7 +328,7 @@ fn readers_race_a_writer() {
             });
         }
         let mut state = 1u64;
-        for _ in 0..300 {
+        for _ in 0..CHANGES {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let n = (state >> 40) as u8 % 8;
             let live = &LIVE[usize::from(n)];

@@ -308,7 +308,7 @@ fn a_segment_longer_than_its_section_holds_the_same() {
 /// linkage tables have no symbols.
 #[test]
 fn functions_begin_at_symbols() {
-    let mut starts = 0;
+    let (mut starts, mut starts_from_fields) = (0, 0);
     for sample in samples() {
         let data = sample.elf.relocated();
         let symbols = BTreeSet::from_iter(sample.elf.functions.iter().map(|(_, range)| range.start));
@@ -316,15 +316,30 @@ fn functions_begin_at_symbols() {
             // lld leaves starts relative to their fields where nothing says so. By the definition, they
             // are wrong; as they are meant, right.
             for section in SFrameSections::new(&data, sample.elf.svma).map(Result::unwrap) {
-                for fde in section.fdes().map(Result::unwrap) {
+                assert!(section.has_starts_from_fields(|svma| symbols.contains(&svma)));
+                assert!(
+                    !section.has_starts_from_fields(|_| true) && !section.has_starts_from_fields(|_| false)
+                );
+                let meant = section.with_starts_from_fields();
+                for (fde, meant) in section.fdes().zip(meant.fdes()).map(|(a, b)| (a.unwrap(), b.unwrap())) {
                     assert!(!symbols.contains(&fde.start), "{fde:?}");
-                    let field = section.header().fde_offset + u64::from(fde.index) * 20;
-                    assert!(symbols.contains(&(fde.start + field)), "{fde:?}");
+                    assert!(symbols.contains(&meant.start), "{meant:?}");
+                    starts_from_fields += 1;
                 }
+            }
+            // Where a function begins, its row is the first one then.
+            let source = SFrameSource::new(&data, sample.elf.svma).with_starts_from_fields();
+            for (name, range) in &sample.elf.functions {
+                let Some(found) = lookup(Abi::Amd64, &source, Pc::Exact(range.start)).unwrap() else {
+                    continue;
+                };
+                let entry = UnwindUserFrame::plain(false, 8, -8, None);
+                assert_eq!(found.rule, Rule::Frame(entry), "{name}");
             }
             continue;
         }
         for section in SFrameSections::new(&data, sample.elf.svma).map(Result::unwrap) {
+            assert!(!section.has_starts_from_fields(|svma| symbols.contains(&svma)), "{}", sample.name);
             for fde in section.fdes().map(Result::unwrap) {
                 if sample.elf.linkage_tables.iter().any(|(range, _)| range.contains(&fde.start)) {
                     continue;
@@ -335,7 +350,7 @@ fn functions_begin_at_symbols() {
         }
     }
     println!("{starts} starts");
-    assert!(starts > 400);
+    assert!(starts > 400 && starts_from_fields == 3);
 }
 
 /// gas writes a row at a function's end for directives behind its last instruction. The rows before

@@ -1,6 +1,8 @@
 //! Single steps by hand: each check of the step, what passes it by a word and what does not, and
 //! that an earlier check wins over a later one.
 
+use unwind_arch::aarch64::Aarch64;
+use unwind_arch::x86_64::X86_64;
 use unwind_core::{
     Arch, Base, Broken, ByteOrder, CfaRule, Cut, End, FpRule, Frame, LookupError, Mark, MemoryError, Options,
     Pc, RaRule, Register, SourceError, StartError, StepError, Trust, Unusable, UnwindError, UnwindUserFrame,
@@ -87,8 +89,8 @@ fn synthetic(word: WordSize) -> AnyArch {
     })
 }
 
-const X86: AnyArch = AnyArch::X86_64;
-const ARM: AnyArch = AnyArch::Aarch64(ByteOrder::Little);
+const X86: AnyArch = AnyArch::X86_64(X86_64);
+const ARM: AnyArch = AnyArch::Aarch64(Aarch64::new());
 const AT_CFA: RaRule = RaRule::AtCfa(-8);
 const KEEP: FpRule = FpRule::Unchanged;
 
@@ -122,7 +124,7 @@ fn every_rule_leads_where_it_says() {
         (FpRule::AtRegister { base: r3, offset: -8 }, Some(0x99)),
         (FpRule::AtCfa(0), Some(0x77)),
     ];
-    for arch in [X86, ARM, AnyArch::Aarch64(ByteOrder::Big), synthetic(WordSize::Eight)] {
+    for arch in [X86, ARM, AnyArch::Aarch64(Aarch64::big_endian()), synthetic(WordSize::Eight)] {
         for (cfa, at) in cfas {
             for (ra, pc) in ras {
                 for (fp, value) in fps {

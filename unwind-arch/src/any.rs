@@ -17,6 +17,12 @@ macro_rules! architectures {
                 "x86_64" X86_64 unwind_arch_x86_64,
                 "aarch64" Aarch64 unwind_arch_aarch64,
                 "s390x" S390x unwind_arch_s390x,
+                "riscv" Riscv unwind_arch_riscv,
+                "x86" X86 unwind_arch_x86,
+                "powerpc64" Powerpc64 unwind_arch_powerpc64,
+                "loongarch64" Loongarch64 unwind_arch_loongarch64,
+                "arm" Arm unwind_arch_arm,
+                "mips" Mips unwind_arch_mips,
             ]
             $($arguments)*
         }
@@ -117,10 +123,30 @@ macro_rules! parse {
 impl AnyArch {
     /// The architecture of an ELF file or core, by the `e_machine`, `e_ident[EI_CLASS]` and
     /// `e_ident[EI_DATA]` of its header. `None` for one that is not supported, or whose feature is
-    /// off.
+    /// off. Where the header is at hand, [`from_elf_flags`](AnyArch::from_elf_flags) knows more.
     pub fn from_elf(e_machine: u16, ei_class: u8, ei_data: u8) -> Option<AnyArch> {
         architectures!(from_elf! e_machine, ei_class, ei_data);
         None
+    }
+
+    /// The same with the header's `e_flags`, which alone tell MIPS n32 from o32 and the order of
+    /// Arm's code in files of big-endian data.
+    pub fn from_elf_flags(e_machine: u16, ei_class: u8, ei_data: u8, e_flags: u32) -> Option<AnyArch> {
+        let found = AnyArch::from_elf(e_machine, ei_class, ei_data)?;
+        #[allow(unreachable_patterns, reason = "where these two are all that there is")]
+        match found {
+            #[cfg(feature = "mips")]
+            AnyArch::Mips(_) => {
+                let arch = unwind_arch_mips::Mips::from_elf_flags(e_machine, ei_class, ei_data, e_flags);
+                arch.map(AnyArch::Mips)
+            }
+            #[cfg(feature = "arm")]
+            AnyArch::Arm(_) => {
+                let arch = unwind_arch_arm::Arm::from_elf_flags(e_machine, ei_class, ei_data, e_flags);
+                arch.map(AnyArch::Arm)
+            }
+            _ => Some(found),
+        }
     }
 }
 

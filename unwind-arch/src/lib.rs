@@ -6,6 +6,12 @@
 //! | `x86_64` | 62, 64-bit, little-endian | `X86_64` | `unwind_arch_x86_64::Registers` |
 //! | `aarch64` | 183, 64-bit, both byte orders | `Aarch64` | `unwind_arch_aarch64::Registers` |
 //! | `s390x` | 22, 64-bit, big-endian | `S390x` | `unwind_arch_s390x::Registers` |
+//! | `riscv` | 243, 32-bit and 64-bit, little-endian | `Riscv` | `unwind_arch_riscv::Registers` |
+//! | `x86` | 3, 32-bit, little-endian | `X86` | `unwind_arch_x86::Registers` |
+//! | `powerpc64` | 21, 64-bit, both byte orders | `Powerpc64` | `unwind_arch_powerpc64::Registers` |
+//! | `loongarch64` | 258, 64-bit, little-endian | `Loongarch64` | `unwind_arch_loongarch64::Registers` |
+//! | `arm` | 40, 32-bit, both byte orders | `Arm` | `unwind_arch_arm::Registers` |
+//! | `mips` | 8, 32-bit and 64-bit (o32, n32, n64), both byte orders | `Mips` | `unwind_arch_mips::Registers` |
 //!
 //! # Known when you build
 //! Use the architecture's own value and register set: `unwind_arch::x86_64::X86_64` and
@@ -50,8 +56,20 @@ mod any;
 pub use any::{AnyArch, AnyRegisters};
 #[cfg(feature = "aarch64")]
 pub use unwind_arch_aarch64 as aarch64;
+#[cfg(feature = "arm")]
+pub use unwind_arch_arm as arm;
+#[cfg(feature = "loongarch64")]
+pub use unwind_arch_loongarch64 as loongarch64;
+#[cfg(feature = "mips")]
+pub use unwind_arch_mips as mips;
+#[cfg(feature = "powerpc64")]
+pub use unwind_arch_powerpc64 as powerpc64;
+#[cfg(feature = "riscv")]
+pub use unwind_arch_riscv as riscv;
 #[cfg(feature = "s390x")]
 pub use unwind_arch_s390x as s390x;
+#[cfg(feature = "x86")]
+pub use unwind_arch_x86 as x86;
 #[cfg(feature = "x86_64")]
 pub use unwind_arch_x86_64 as x86_64;
 #[cfg(feature = "layout")]

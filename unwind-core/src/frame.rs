@@ -137,6 +137,7 @@ const SP_IS_BOUND: u8 = 1 << 7;
 impl UnwindUserFrame {
     /// Puts a rule together, or `None` where it does not fit: a base register above 253, or a
     /// dereferenced CFA whose offset needs more than 23 bits, or what is added to it more than 9.
+    #[inline]
     pub const fn new(cfa: CfaRule, ra: RaRule, fp: FpRule) -> Option<Self> {
         let (cfa_base, cfa_off, deref) = match cfa {
             CfaRule::Offset { base, offset } => (base, offset, 0),

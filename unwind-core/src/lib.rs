@@ -12,7 +12,7 @@
 //! | the architecture | a value that implements [`Arch`] (crates `unwind-arch-*`) |
 //! | registers | [`UserRegisters`]: by DWARF number, "unknown" is an answer |
 //! | memory | [`MemoryReader`]: bytes at an address, or an error that names it |
-//! | rules | a [`FrameSource`]: `DwarfSource` (feature `dwarf`), a [`ModuleMap`] of those, your own, or `()` for the architecture's conventions alone |
+//! | rules | a [`FrameSource`]: `DwarfSource` (feature `dwarf`), `SFrameSource` (`sframe`), `EhabiSource` (`ehabi`), a [`ModuleMap`] of those, your own, or `()` for the architecture's conventions alone |
 //!
 //! An [`Unwinder`] then walks: into a buffer ([`Unwinder::unwind_user`]), as an iterator
 //! ([`Unwinder::frames`]), or step by step ([`Unwinder::start`], [`Unwinder::next`]).

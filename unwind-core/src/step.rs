@@ -332,7 +332,8 @@ where
     let sp = caller_sp(arch, found.cfa, found.sp, found.kind, state)?;
     let pc = caller_pc(arch, source, ra, found.kind)?;
     has_moved(pc, sp, found.kind, state)?;
-    Ok(Caller { pc, sp, sp_is_bound: false, fp: found.fp, registers: None })
+    let fp = found.fp.map(|fp| arch.word_size().truncate(fp));
+    Ok(Caller { pc, sp, sp_is_bound: false, fp, registers: None })
 }
 
 /// The caller's sp: as stated, or the CFA with the ABI's bias. The stack must shrink, or stay where

@@ -153,7 +153,7 @@ impl<A: Arch, S: FrameSource<A>> Unwinder<A, S> {
     }
 
     /// As [`frames`](Unwinder::frames), recovering every register with a DWARF number below `N`
-    /// (at most 64) that the sources know about: for debuggers, and for code whose CFA rests on a
+    /// (at most [`TrackedRegisters::MOST`]) that the sources know about: for debuggers, and for code whose CFA rests on a
     /// callee-saved register.
     ///
     /// # Errors

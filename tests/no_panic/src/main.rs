@@ -9,6 +9,7 @@ use core::hint::black_box;
 
 use unwind_arch::{AnyArch, AnyRegisters};
 use unwind_core::dwarf::{DwarfIndex, DwarfIndexEntry, DwarfSections, DwarfSource, Flavor, Section};
+use unwind_core::ehabi::{self, EhabiSections, EhabiSource, Unwinding};
 use unwind_core::sframe::{Check, RegistrySlot, SFrameIndex, SFrameIndexEntry, SFrameRegistry, SFrameSource};
 use unwind_core::{
     Arch, ByteOrder, FrameSource, MemoryError, MemoryReader, Module, ModuleMap, Options, Register,
@@ -40,6 +41,8 @@ extern "C" fn main(arguments: i32) -> i32 {
     }
     frames = frames.wrapping_add(walks(unwind_arch::x86_64::X86_64, bytes, words));
     frames = frames.wrapping_add(walks(unwind_arch::aarch64::Aarch64::default(), bytes, words));
+    frames = frames.wrapping_add(walks(unwind_arch::arm::Arm::default(), bytes, words));
+    frames = frames.wrapping_add(exception_tables(bytes));
     frames = frames.wrapping_add(own_stack());
     i32::from(frames == 0).wrapping_add(arguments.wrapping_sub(arguments))
 }
@@ -89,7 +92,8 @@ fn walks<A: Arch>(arch: A, bytes: &[u8], words: &[u64]) -> usize {
     let mut options = Options::default();
     options.guesses = black_box(true);
     options.types = black_box(UnwindUserTypes::ALL);
-    let unwinder = Unwinder::with_options(arch, (map.complete(), registry), options);
+    let ehabi = EhabiSource::new(exception_sections(bytes));
+    let unwinder = Unwinder::with_options(arch, ((map.complete(), registry), ehabi), options);
     let registers = Numbers(words);
     let mut entries = [0u64; 32];
     let mut text = Sink(0);
@@ -121,6 +125,29 @@ fn walks<A: Arch>(arch: A, bytes: &[u8], words: &[u64]) -> usize {
     ]
     .into_iter()
     .fold(0, usize::wrapping_add)
+}
+
+/// Everything that can be asked of exception handling tables beside walks.
+fn exception_tables(bytes: &[u8]) -> usize {
+    let sections = exception_sections(bytes);
+    let mut text = Sink(usize::from(sections.verify().is_ok()));
+    if let Ok(Some(entry)) = sections.find(black_box(5)) {
+        text.0 = text.0.wrapping_add(usize::from(entry.offset() == 0));
+    }
+    for entry in sections.entries().flatten() {
+        if let Ok(Unwinding::Instructions { instructions, .. }) = sections.unwinding(&entry) {
+            for instruction in instructions.flatten() {
+                let _ = write!(text, "{instruction}");
+            }
+        }
+    }
+    text.0
+}
+
+fn exception_sections(bytes: &[u8]) -> EhabiSections<'_> {
+    let section = |svma| ehabi::Section { data: black_box(bytes), svma: black_box(svma) };
+    let order = if black_box(true) { ByteOrder::Little } else { ByteOrder::Big };
+    EhabiSections::new(order, section(6), Some(section(7)), black_box(1), black_box(100))
 }
 
 /// Register sets out of every layout.

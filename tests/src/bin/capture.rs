@@ -66,7 +66,9 @@ fn run(arguments: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
             _ => return Err(USAGE.into()),
         }
     }
-    let socket = std::env::temp_dir().join(format!("capture-{}", std::process::id()));
+    let socket = plan.program.with_extension("socket");
+    // One that was left behind would be in the way.
+    let _ = std::fs::remove_file(&socket);
     let captured = capture(target, &plan, &socket);
     // The emulator makes the socket; where it did not come so far there is none.
     let _ = std::fs::remove_file(&socket);

@@ -282,6 +282,12 @@ impl<'p> Session<'p> {
         let callers = self.callers()?;
         let call = self.chains.intern(&callers);
         let in_signal = !self.resume_at.is_empty();
+        if self.injection.begin == Some(place.pc) {
+            self.injection.armed = true;
+        }
+        if self.injection.end == Some(place.pc) {
+            self.injection.armed = false;
+        }
         let wanted = match &mut self.injection.inside {
             None => true,
             Some(count) => {
@@ -304,7 +310,7 @@ impl<'p> Session<'p> {
             return Ok(None);
         }
         self.sample(place, call, &callers)?;
-        Ok(self.injection_due(place, in_signal))
+        Ok(self.injection_due(in_signal))
     }
 
     fn sample(
@@ -345,14 +351,8 @@ impl<'p> Session<'p> {
         Ok(())
     }
 
-    fn injection_due(&mut self, place: Place, in_signal: bool) -> Option<u8> {
+    fn injection_due(&mut self, in_signal: bool) -> Option<u8> {
         let injection = &mut self.injection;
-        if injection.begin == Some(place.pc) {
-            injection.armed = true;
-        }
-        if injection.end == Some(place.pc) {
-            injection.armed = false;
-        }
         if !injection.armed || in_signal || self.plan.inject.is_empty() || self.shadow.in_limbo() {
             return None;
         }
@@ -381,9 +381,23 @@ impl<'p> Session<'p> {
             Flow::Plain | Flow::SystemCall(_) | Flow::Trap | Flow::LoadExclusive => Event::Plain,
             Flow::Call(return_address) => Event::Call { return_address, sp: before.sp, registers },
             Flow::Return | Flow::ReturnIf(_) => Event::Return,
+            Flow::Jump if self.lands_in_caller(before.pc)? => Event::Return,
             Flow::Jump => Event::Jump,
         };
         self.happened(event)
+    }
+
+    /// Where calls take no room on the stack, sp does not tell a jump back into the function that made the innermost call
+    /// (`__builtin_longjmp`) from one to a function that goes on in its place (a tail call, a linkage table's). A
+    /// function is entered at its beginning; a jump that stays within the function at hand is its own affair.
+    fn lands_in_caller(&mut self, before: u64) -> io::Result<bool> {
+        let after = self.place().pc;
+        if self.target.call_slot > 0 || self.same_function(before, after)? {
+            return Ok(false);
+        }
+        let caller = self.callers()?.first().map(|frame| frame.pc.lookup_address());
+        let entered = self.guest.function(after).is_none_or(|function| function.start == after);
+        Ok(!entered && caller.map_or(Ok(false), |caller| self.same_function(caller, after))?)
     }
 
     fn happened(&mut self, event: Event<Registers>) -> io::Result<()> {
@@ -401,10 +415,11 @@ impl<'p> Session<'p> {
         match self.shadow.after(event, place, planted) {
             Settled::Limbo => {}
             Settled::Here => self.in_limbo.clear(),
-            Settled::NoCall => {
+            // Where a call takes no room there is nothing of it that a return could misuse.
+            Settled::NoCall if self.target.call_slot > 0 => {
                 return Err(error(format!("the call that {:#x} is reached from was none", place.pc)));
             }
-            Settled::Moved => {
+            Settled::Moved | Settled::NoCall => {
                 self.left.push(before);
                 self.put_back_callers(place)?;
                 let callers = self.callers()?;

@@ -82,7 +82,7 @@ impl<A: Arch> Subject<'_, A> {
             places.insert(moment.registers.pc());
             let most = moment.chain.len() + 64;
             let checked = Checked { subject: self, run, loaded, trampolines: &trampolines, moment: &moment };
-            checked.count_if_uncovered(&mut report);
+            checked.count_uncovered(&mut report);
             for mode in modes {
                 let (registers, memory) = (&moment.registers, &mut replay.memory);
                 let begun = "registers have pc and sp";
@@ -131,11 +131,17 @@ struct Checked<'c, 'r, A> {
 }
 
 impl<A: Arch> Checked<'_, '_, A> {
-    fn count_if_uncovered(&self, report: &mut Report) {
+    fn count_uncovered(&self, report: &mut Report) {
         let pc = self.moment.registers.pc();
         if !self.covers(Pc::Exact(pc)) {
             *report.uncovered.entry(self.function(pc)).or_insert(0) += 1;
         }
+        let is_entry = |pc: Pc| {
+            let function = self.run.function(pc.lookup_address());
+            function.is_some_and(|function| self.subject.entry == Some(function.name.as_str()))
+        };
+        let gap = self.moment.chain.iter().any(|frame| !self.covers(frame.pc) && !is_entry(frame.pc));
+        report.gaps += u64::from(gap);
     }
 
     fn judge(&self, mode: Mode, walk: &Found, replay: &Replay<'_>, report: &mut Report) {
@@ -156,7 +162,8 @@ impl<A: Arch> Checked<'_, '_, A> {
         if verdict == Verdict::Unknown
             && let End::Failed(UnwindError { cause: StepError::UnknownRegister(_), pc, .. }) = walk.end
         {
-            *report.lacking.entry(self.function(pc.lookup_address())).or_insert(0) += 1;
+            let place = format!("{mode:?} {}", self.function(pc.lookup_address()));
+            *report.lacking.entry(place).or_insert(0) += 1;
         }
         let Verdict::Wrong(fault) = verdict else { return };
         if let Some(other) = &self.moment.under_way

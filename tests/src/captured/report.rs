@@ -58,7 +58,9 @@ pub struct Report {
     pub strays: BTreeMap<String, u64>,
     /// Functions of the innermost frame that no table covers: how often a sample was taken there.
     pub uncovered: BTreeMap<String, u64>,
-    /// Where walks lacked a register that the table needs: functions, and how often.
+    /// Samples with a pc in their chain that no table covers, other than where threads begin.
+    pub gaps: u64,
+    /// Where walks lacked a register that the table needs: their kind, the function, and how often.
     pub lacking: BTreeMap<String, u64>,
     /// Wrong walks that nothing explains: by what they have in common, how many, and the first.
     pub failures: BTreeMap<String, (u64, String)>,

@@ -34,9 +34,10 @@ impl SFrameTables {
         SFrameTables { source, functions }
     }
 
-    /// Whether a row is about `svma`. Looks at every function, one after another.
+    /// Whether a row is about `svma`, other than one that a linker wrote for its linkage tables: those are known to be wrong
+    /// at times, and a walk by them says that it may be. Looks at every function, one after another.
     pub(super) fn covers(&self, svma: u64) -> bool {
-        self.at(svma).is_some()
+        self.at(svma).is_some_and(|(_, _, fde)| fde.block_size.is_none())
     }
 
     fn at(&self, svma: u64) -> Option<&(Range<u64>, SFrameSection<'static>, Fde)> {

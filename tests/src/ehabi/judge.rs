@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use unwind_core::ehabi::EhabiSource;
 use unwind_core::{
-    Arch, Broken, CallerRegisters, FrameKind, FrameSource, LookupError, MemoryError, MemoryReader, Pc, Query,
+    Broken, CallerRegisters, FrameKind, FrameSource, LookupError, MemoryError, MemoryReader, Pc, Query,
     Register, RegisterFile, Rule, Trust, UnwindUserType,
 };
 

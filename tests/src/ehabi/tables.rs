@@ -113,7 +113,7 @@ fn count(bytes: &[u8], room: usize) -> u8 {
 fn packed(head: &[u8], bytes: &[u8]) -> Vec<u32> {
     let mut all = head.to_vec();
     all.extend(bytes);
-    while all.len() % 4 != 0 {
+    while !all.len().is_multiple_of(4) {
         all.push(0xb0);
     }
     all.chunks(4).map(|word| u32::from_be_bytes(word.try_into().unwrap())).collect()

@@ -2,12 +2,14 @@
 //! test over the seeds, and that a finding is a regression test without a fuzzer.
 
 mod dwarf;
+mod ehabi;
 mod judge;
 mod sframe;
 mod sframe_roundtrip;
 mod walk;
 
 pub use dwarf::{DwarfInput, SectionsInput, dwarf};
+pub use ehabi::ehabi;
 pub use sframe::sframe;
 pub use sframe_roundtrip::sframe_roundtrip;
 pub use walk::{Damage, RuleInput, TableInput, Value, WalkInput, walk};

@@ -1,89 +1,95 @@
 //! Any of the architectures that stacks are laid out for.
 
-use unwind_arch_aarch64::Aarch64;
-use unwind_arch_x86_64::X86_64;
+use unwind_arch::aarch64::Aarch64;
+use unwind_arch::arm::Arm;
+use unwind_arch::loongarch64::Loongarch64;
+use unwind_arch::mips::Mips;
+use unwind_arch::powerpc64::Powerpc64;
+use unwind_arch::riscv::Riscv;
+use unwind_arch::s390x::S390x;
+use unwind_arch::x86::X86;
+use unwind_arch::x86_64::X86_64;
 use unwind_core::{Arch, ByteOrder, CfiVendor, Code, Register, SignalFrame, UnwindUserFrame, WordSize};
 
 use super::Synthetic;
+use super::real::Machine;
 
-/// One of the real architectures, or the made-up one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AnyArch {
-    /// x86-64.
-    X86_64,
-    /// AArch64, with this order of bytes in data.
-    Aarch64(ByteOrder),
-    /// Made up.
-    Synthetic(Synthetic),
-}
-
-macro_rules! each {
-    ($arch:expr, $real:ident => $answer:expr) => {
-        match $arch {
-            AnyArch::X86_64 => {
-                let $real = X86_64;
-                $answer
-            }
-            AnyArch::Aarch64(order) => {
-                let $real = Aarch64::new().with_byte_order(*order);
-                $answer
-            }
-            AnyArch::Synthetic($real) => $answer,
+/// The list of architectures, the made-up one last: hands it to another macro.
+macro_rules! architectures {
+    ($then:ident! $($arguments:tt)*) => {
+        $then! {
+            [X86_64, Aarch64, X86, Arm, Riscv, Mips, S390x, Powerpc64, Loongarch64, Synthetic]
+            $($arguments)*
         }
     };
 }
 
+macro_rules! any_arch {
+    ([$($name:ident),*]) => {
+        /// One of the real architectures, or the made-up one.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum AnyArch {
+            $(
+                #[doc = concat!("`", stringify!($name), "`.")]
+                $name($name),
+            )*
+        }
+
+        impl AnyArch {
+            /// Every architecture, word size, byte order and call convention.
+            pub fn all() -> Vec<AnyArch> {
+                let mut all = Vec::new();
+                $(all.extend(<$name as Machine>::every().into_iter().map(AnyArch::$name));)*
+                all
+            }
+        }
+    };
+}
+
+architectures!(any_arch!);
+
+macro_rules! each_name {
+    ([$($name:ident),*] $any:expr, $arch:ident => $answer:expr) => {
+        match $any {
+            $(AnyArch::$name($arch) => $answer,)*
+        }
+    };
+}
+
+macro_rules! each {
+    ($any:expr, $arch:ident => $answer:expr) => {
+        architectures!(each_name! $any, $arch => $answer)
+    };
+}
+
 impl AnyArch {
-    /// Every architecture, word size, byte order and call convention.
-    pub fn all() -> Vec<AnyArch> {
-        let mut all =
-            vec![AnyArch::X86_64, AnyArch::Aarch64(ByteOrder::Little), AnyArch::Aarch64(ByteOrder::Big)];
-        all.extend(Synthetic::all().map(AnyArch::Synthetic));
-        all.extend(Synthetic::all().map(|arch| {
-            AnyArch::Synthetic(Synthetic { biased: arch.link, bound: !arch.link, mode_bit: true, ..arch })
-        }));
-        all
+    /// Every real one.
+    pub fn real() -> Vec<AnyArch> {
+        Self::all().into_iter().filter(|arch| !matches!(arch, AnyArch::Synthetic(_))).collect()
     }
 
     /// Whether a call leaves the return address in a register.
     pub fn has_link_register(&self) -> bool {
         match self {
-            AnyArch::X86_64 => false,
-            AnyArch::Aarch64(_) => true,
             AnyArch::Synthetic(arch) => arch.link,
+            _ => self.ip() != Some(self.ra()),
         }
     }
 
     /// The code of a signal trampoline.
-    pub fn trampoline_code(&self) -> &'static [u8] {
-        match self {
-            // mov $15, %rax; syscall
-            AnyArch::X86_64 => &[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05],
-            // mov x8, #139; svc #0: code is little-endian whatever data is
-            AnyArch::Aarch64(_) => &[0x68, 0x11, 0x80, 0xd2, 0x01, 0, 0, 0xd4],
-            AnyArch::Synthetic(_) => &Synthetic::TRAMPOLINE,
-        }
+    pub fn trampoline_code(&self) -> Vec<u8> {
+        each!(self, arch => arch.trampoline_code())
     }
 
-    /// Code of a function's first instructions.
-    pub fn entry_code(&self) -> &'static [u8] {
-        match self {
-            // endbr64; push %rbp; mov %rsp, %rbp
-            AnyArch::X86_64 => &[0xf3, 0x0f, 0x1e, 0xfa, 0x55, 0x48, 0x89, 0xe5],
-            // bti c; mov x0, x1; mov x0, x1
-            AnyArch::Aarch64(_) => &[0x5f, 0x24, 0x03, 0xd5, 0xe0, 0x03, 0x01, 0xaa, 0xe0, 0x03, 0x01, 0xaa],
-            AnyArch::Synthetic(_) => &[Synthetic::ENTER],
-        }
+    /// The code around a pc at which a function's caller is found by the entry rule: what comes before
+    /// it, and what is at it.
+    pub fn entry_code(&self) -> [Vec<u8>; 2] {
+        each!(self, arch => arch.entry_code())
     }
 
-    /// Code that tells nothing: moves between registers.
-    pub fn plain_code(&self) -> &'static [u8] {
-        match self {
-            // mov %eax, %eax: seen from any of its bytes, it says nothing either
-            AnyArch::X86_64 => &[0x89, 0xc0],
-            AnyArch::Aarch64(_) => &[0xe0, 0x03, 0x01, 0xaa],
-            AnyArch::Synthetic(_) => &[0x00],
-        }
+    /// Code that tells nothing.
+    pub fn plain_code(&self) -> Vec<u8> {
+        each!(self, arch => arch.plain_code())
     }
 
     /// The size of a word in bytes.
@@ -105,6 +111,10 @@ impl Arch for AnyArch {
 
     fn word_size(&self) -> WordSize {
         each!(self, arch => arch.word_size())
+    }
+
+    fn register_size(&self) -> WordSize {
+        each!(self, arch => arch.register_size())
     }
 
     fn byte_order(&self) -> ByteOrder {
@@ -167,8 +177,9 @@ impl Arch for AnyArch {
 impl<'a> arbitrary::Arbitrary<'a> for AnyArch {
     fn arbitrary(input: &mut arbitrary::Unstructured<'a>) -> arbitrary::Result<Self> {
         Ok(match input.int_in_range(0..=3)? {
-            0 => AnyArch::X86_64,
-            1 => AnyArch::Aarch64(input.arbitrary()?),
+            0 => AnyArch::X86_64(X86_64),
+            1 => AnyArch::Aarch64(Aarch64::new().with_byte_order(input.arbitrary()?)),
+            2 => *input.choose(&AnyArch::real())?,
             _ => AnyArch::Synthetic(input.arbitrary()?),
         })
     }

@@ -115,15 +115,17 @@ impl Layout<'_> {
         self.rules.rows.push(Row { first: function.first, last: function.last, kind, answer });
     }
 
-    /// Stores a function's code: at its pc these bytes, which tell something, and elsewhere what
-    /// tells nothing. The latter only where code shall be readable.
-    pub(super) fn put_code(&mut self, function: &Function, telling: &[u8]) {
+    /// Stores a function's code: before its pc and at it these bytes, which tell something, and
+    /// elsewhere what tells nothing. The latter only where code shall be readable.
+    pub(super) fn put_code(&mut self, function: &Function, [before, at]: [&[u8]; 2]) {
         if self.spec.code_readable {
             let length = usize::try_from(function.last - function.first).expect("short") + 1;
             let plain = self.arch.plain_code();
             let code: Vec<u8> = plain.iter().copied().cycle().take(length).collect();
             self.memory.put(function.first, &code);
         }
-        self.memory.put(function.pc, telling);
+        let len = u64::try_from(before.len()).expect("short");
+        self.memory.put(function.pc.wrapping_sub(len), before);
+        self.memory.put(function.pc, at);
     }
 }

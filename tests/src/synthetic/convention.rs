@@ -53,13 +53,13 @@ impl Layout<'_> {
         let (pc, better_is_broken) = if kind == UnwindUserType::NullCall {
             (u64::from(spec.shape % 2) * 0x20, None)
         } else {
-            let telling = if by_fp { &[] } else { self.arch.entry_code() };
+            let [before, at] = if by_fp { [vec![], vec![]] } else { self.arch.entry_code() };
             let exact = self.is_exact(index);
             let mut function = self.text.function(&mut self.rules, None, &spec, exact);
             if !by_fp {
                 function.pc = function.first;
             }
-            self.put_code(&function, telling);
+            self.put_code(&function, [&before, &at]);
             (function.pc, self.break_better(&function, kind, &spec))
         };
         let ra_slot = matches!(rule.ra(), RaRule::AtCfa(_)).then(|| reads[0]);
@@ -93,7 +93,7 @@ impl Layout<'_> {
         let spec = self.spec.frames[index];
         let code = self.arch.trampoline_code();
         let signal =
-            self.arch.signal_trampoline(&Code { before: &[], at: code }).expect("the code of a trampoline");
+            self.arch.signal_trampoline(&Code { before: &[], at: &code }).expect("the code of a trampoline");
         assert_eq!(signal.frame.kind(), FrameKind::Signal);
         let RaRule::AtRegister { offset: ra_offset, .. } = signal.frame.ra() else {
             unreachable!("trampolines find the pc on the stack")
@@ -122,7 +122,7 @@ impl Layout<'_> {
         let mut function = self.text.function(&mut self.rules, None, &spec, true);
         // The handler returns to its first instruction.
         function.pc = function.first;
-        self.put_code(&function, code);
+        self.put_code(&function, [&[], &code]);
         self.push(Placed {
             pc: function.pc,
             sp: room.sp,

@@ -180,7 +180,7 @@ impl<'s> Layout<'s> {
         let covered = !matches!(self.spec.end, EndSpec::NotCovered | EndSpec::ZeroFramePointer);
         let kind = spec.kind.kind();
         let function = self.text.function(&mut self.rules, covered.then_some(kind), &spec, exact);
-        self.put_code(&function, &[]);
+        self.put_code(&function, [&[], &[]]);
         match self.spec.end {
             EndSpec::Undefined => self.cover(&function, kind, super::place::outermost_rule(&spec), &spec),
             EndSpec::Broken => self.fail(&function, kind),
@@ -263,7 +263,8 @@ impl<'s> Layout<'s> {
         let mut options = Options::default();
         options.guesses = self.guesses;
         if self.spec.end == EndSpec::NotCovered {
-            options.types = UnwindUserTypes::ALL.without(UnwindUserType::FramePointer);
+            options.types =
+                UnwindUserTypes::ALL.without(UnwindUserType::FramePointer).without(UnwindUserType::BackChain);
         }
         if self.spec.end == EndSpec::FrameLimit {
             options.max_frames = u32::try_from(self.spec.frames.len()).expect("few");

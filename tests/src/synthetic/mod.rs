@@ -11,6 +11,7 @@ mod layout;
 mod memory;
 mod module;
 mod place;
+mod real;
 mod registers;
 mod rules;
 mod spec;

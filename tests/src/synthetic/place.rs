@@ -257,7 +257,7 @@ impl Layout<'_> {
         }
         let kind = spec.kind.kind();
         let function = self.text.function(&mut self.rules, Some(kind), &spec, exact);
-        self.put_code(&function, &[]);
+        self.put_code(&function, [&[], &[]]);
         let answer = if spec.evaluated {
             Answer::Evaluate(rule, trust(&spec), link_offset)
         } else {

@@ -22,8 +22,7 @@ pub fn cases(usual: u32) -> ProptestConfig {
 /// Every architecture; the real ones more often.
 pub fn arch() -> impl Strategy<Value = AnyArch> {
     prop_oneof![
-        2 => Just(AnyArch::X86_64),
-        2 => prop_oneof![Just(ByteOrder::Little), Just(ByteOrder::Big)].prop_map(AnyArch::Aarch64),
+        4 => prop::sample::select(AnyArch::real()),
         3 => synthetic().prop_map(AnyArch::Synthetic),
     ]
 }

@@ -94,6 +94,23 @@ fn h12_an_expression_leaves_nothing_behind() {
 }
 
 #[test]
+fn h12_a_cie_that_names_only_the_register() {
+    // As gas writes them for RISC-V and LoongArch: DW_CFA_def_cfa_register before any offset.
+    let mut table = Table::new(ARM);
+    table.cie.instructions = vec![0x0d, 31];
+    table.function(0x1000, 0x10, |program| {
+        program.advance(4, 0).with(0x0e, &[32]);
+    });
+    assert_eq!(cfa(&table, 0x1000), offset(Base::Sp, 0));
+    assert_eq!(cfa(&table, 0x1004), offset(Base::Sp, 32));
+    // An offset from no register is no rule.
+    let mut table = Table::new(ARM);
+    table.cie.instructions = vec![0x0e, 32];
+    table.function(0x1000, 0x10, |_| ());
+    assert_eq!(broken(&table, 0x1000), Broken::BadInstruction);
+}
+
+#[test]
 fn h13_register_numbers_of_every_size() {
     let numbers = [0u64, 3, 17, 31, 32, 63, 64, 127, 128, 253, 254, 255, 256, 1000, 65535];
     for arch in [X86, ARM] {

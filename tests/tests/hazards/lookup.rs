@@ -310,7 +310,7 @@ fn h09_a_jump_to_nowhere_does_not_lose_the_caller() {
     let unwinder = Unwinder::with_options(X86, &rules, types);
     assert_eq!(unwinder.frames(&registers, only_stack).expect("it starts").count(), 2);
     // In the link register, where calls leave it there.
-    let arm = AnyArch::Aarch64(unwind_core::ByteOrder::Little);
+    let arm = AnyArch::Aarch64(unwind_arch::aarch64::Aarch64::new());
     let registers = Registers::new(0, [(arm.sp(), 0x7000), (arm.ra(), 0x1010)]);
     let unwinder = Unwinder::new(arm, &rules);
     let second = unwinder.frames(&registers, &memory).expect("it starts").nth(1).expect("there is a caller");

@@ -257,7 +257,9 @@ fn h31_the_first_instructions_of_a_function() {
     for arch in AnyArch::all().into_iter().filter(|arch| arch.sp_bias() == 0) {
         let word = arch.word();
         let mut memory = Memory::new();
-        memory.put(0x1000, arch.entry_code());
+        let [before, at] = arch.entry_code();
+        memory.put(0x1000 - u64::try_from(before.len()).unwrap(), &before);
+        memory.put(0x1000, &at);
         let caller_sp = if arch.has_link_register() { sp } else { sp + word };
         let mut put = |at: u64, value| memory.put_word(at, value, arch.word_size(), arch.byte_order());
         put(sp, 0x2000);

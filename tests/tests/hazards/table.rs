@@ -1,5 +1,7 @@
 //! Tables and machines for the hazards: small, and made of what the reader sees.
 
+use unwind_arch::aarch64::Aarch64;
+use unwind_arch::x86_64::X86_64;
 use unwind_core::dwarf::{DwarfIndex, DwarfIndexEntry, DwarfSections, DwarfSource, Flavor, Section};
 use unwind_core::{
     Arch, ByteOrder, End, Found, Frame, FrameSource, LookupError, MemoryError, MemoryReader, Options, Pc,
@@ -8,8 +10,8 @@ use unwind_core::{
 use unwind_tests::synthetic::cfi::{self, CfiSection, Cie, Fde, Header, Program};
 use unwind_tests::synthetic::{AnyArch, Memory};
 
-pub const X86: AnyArch = AnyArch::X86_64;
-pub const ARM: AnyArch = AnyArch::Aarch64(ByteOrder::Little);
+pub const X86: AnyArch = AnyArch::X86_64(X86_64);
+pub const ARM: AnyArch = AnyArch::Aarch64(Aarch64::new());
 
 /// Where the sections are.
 pub const EH_FRAME: u64 = 0x50_0000;
@@ -29,7 +31,7 @@ impl Table {
     pub fn new(arch: AnyArch) -> Self {
         let mut initial = Program::new(arch.word_size(), arch.byte_order(), 1, 1);
         match arch {
-            AnyArch::X86_64 => initial.with(0x0c, &[7, 8]).with(0x90, &[1]),
+            AnyArch::X86_64(_) => initial.with(0x0c, &[7, 8]).with(0x90, &[1]),
             _ => initial.with(0x0c, &[arch.sp().0.into(), 0]),
         };
         let cie = Cie::usual(arch.ra(), initial.into_bytes());

@@ -81,18 +81,12 @@ impl Registers {
 
 const fn user_regs(arch: Riscv) -> RegisterLayout {
     match arch.word_size {
-        WordSize::Four => RegisterLayout {
-            size: 128,
-            word: WordSize::Four,
-            ip: Some(0),
-            registers: &IN_USER_REGS_32,
-        },
-        WordSize::Eight => RegisterLayout {
-            size: 256,
-            word: WordSize::Eight,
-            ip: Some(0),
-            registers: &IN_USER_REGS_64,
-        },
+        WordSize::Four => {
+            RegisterLayout { size: 128, word: WordSize::Four, ip: Some(0), registers: &IN_USER_REGS_32 }
+        }
+        WordSize::Eight => {
+            RegisterLayout { size: 256, word: WordSize::Eight, ip: Some(0), registers: &IN_USER_REGS_64 }
+        }
     }
 }
 

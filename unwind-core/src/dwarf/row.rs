@@ -245,8 +245,11 @@ impl<'f, const N: usize> Machine<'f, N> {
             // DW_CFA_def_cfa_register
             0x0d => {
                 let register = register(bytes)?;
-                let Cfa::Register(_, offset) = self.row.cfa else {
-                    return Err(at.error(Broken::BadInstruction).into());
+                let offset = match self.row.cfa {
+                    Cfa::Register(_, offset) => offset,
+                    // The assembler's CIEs for RISC-V and LoongArch say no more than this at first.
+                    Cfa::Undefined => 0,
+                    Cfa::Expression(_) => return Err(at.error(Broken::BadInstruction).into()),
                 };
                 self.row.cfa = Cfa::Register(register, offset);
             }

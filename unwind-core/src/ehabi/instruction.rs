@@ -75,8 +75,10 @@ pub(super) fn bits(mask: u16) -> impl Iterator<Item = u8> {
 
 fn list(f: &mut fmt::Formatter<'_>, name: &str, mask: u16) -> fmt::Result {
     f.write_str("pop {")?;
-    for (position, number) in bits(mask).enumerate() {
-        write!(f, "{}{name}{number}", if position == 0 { "" } else { ", " })?;
+    let mut before = "";
+    for number in bits(mask) {
+        write!(f, "{before}{name}{number}")?;
+        before = ", ";
     }
     f.write_str("}")
 }
@@ -89,7 +91,8 @@ fn range(f: &mut fmt::Formatter<'_>, name: &str, first: u8, count: u8) -> fmt::R
 }
 
 /// The instructions of an entry, in the order in which they are carried out. Ends after
-/// [`Instruction::Finish`], which is added where the entry does not say it, and after an error.
+/// [`Instruction::Finish`], which is added where the entry does not say it, after
+/// [`Instruction::Refuse`], and after an error.
 #[derive(Clone, Debug)]
 pub struct Instructions<'d> {
     /// What is left of the word at hand, in its uppermost bytes.
@@ -212,7 +215,7 @@ impl<'d> Instructions<'d> {
             if shift < 35 {
                 value |= bits.wrapping_shl(shift);
             } else if bits != 0 {
-                return Err(Broken::BadLeb128);
+                value = u64::MAX;
             }
             shift = shift.saturating_add(7);
             if byte & 0x80 == 0 {
@@ -232,7 +235,7 @@ impl Iterator for Instructions<'_> {
             return None;
         }
         let decoded = self.decode();
-        self.ended = !matches!(decoded, Ok(instruction) if instruction != Instruction::Finish);
+        self.ended = matches!(decoded, Err(_) | Ok(Instruction::Finish | Instruction::Refuse));
         Some(decoded.map_err(|broken| SourceError { broken, offset: self.offset }))
     }
 }

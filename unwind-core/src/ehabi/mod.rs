@@ -5,7 +5,9 @@
 //! searched in place; entries in the index and in `.ARM.extab`; personality routines 0, 1 and 2, and
 //! the generic model as GNU's and LLVM's assemblers fill it; every instruction of table 4. What
 //! follows the instructions, about exceptions, is left alone. Nothing is cached and nothing
-//! allocated; a lookup carries out at most 1023 instructions.
+//! allocated; a lookup carries out at most 1023 instructions, and uses less than 3 KiB of stack.
+//! Evaluating a frame reads at most one word for each core register that is wanted, and one for each
+//! time that the stack pointer is taken out of a register that was popped.
 //!
 //! # How far it can be trusted
 //!
@@ -19,12 +21,20 @@
 //! `EXIDX_CANTUNWIND`, and the instruction that refuses, are [`LookupError::CannotUnwind`], and a
 //! walk that meets them ends for that reason. They stand where threads begin (`_start`, the code
 //! that `clone` returns to), so that is how most walks by these tables alone end; but also where a
-//! function was built without tables, or the linker filled a gap. So the end is neither taken for
-//! complete nor for a broken table. An embedder who knows where threads begin says so in
+//! function was built without tables (GCC writes them for C only with `-funwind-tables` or
+//! `-fexceptions`), or the linker filled a gap. So the end is neither taken for complete nor for a
+//! broken table. An embedder who knows where threads begin says so in
 //! [`Options::entry_function`](crate::Options::entry_function); one who allows guesses gets the next
-//! kind of source asked. (Others: libgcc's `_Unwind_RaiseException` calls it the end of the stack and
-//! `_Unwind_Backtrace` a failure; libunwind, which perf uses, LLVM's libunwind and the kernel stop;
-//! gdb reads the function's first instructions instead.)
+//! kind of source asked. (Others: libgcc calls it the end of the stack, the kernel a failure;
+//! libunwind, which perf uses, and LLVM's libunwind stop; gdb reads the function's first instructions
+//! instead, and goes on.)
+//!
+//! # Which registers
+//!
+//! GCC's frame pointer in Thumb code is r7, and such frames rest on it wherever they allocate room at
+//! run time. A walk of three registers knows one frame pointer, the architecture's; one that meets
+//! such a frame and r7 is not it, ends for want of it.
+//! [`frames_tracking::<16>`](crate::Unwinder::frames_tracking) has all of them.
 //!
 //! # Signal frames
 //!

@@ -164,6 +164,7 @@ impl Header {
     /// # Errors
     /// Too short, not the magic number, a version or ABI that is not known, a byte order that is
     /// not the ABI's, or tables that overlap or do not fit into `data`.
+    #[inline]
     pub fn parse(data: &[u8]) -> Result<Header, SourceError> {
         let error = |broken, offset| SourceError { broken, offset };
         // The magic number 0xdee2, in the section's own byte order.

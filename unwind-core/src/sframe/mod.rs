@@ -10,6 +10,8 @@
 //! * the size of a section and of a segment are upper bounds; the header tells;
 //! * several sections may follow one another ([`SFrameSections`]);
 //! * a table that claims to be sorted and is not, is scanned;
+//! * lld leaves the starts of versions 1 and 2 relative to their fields without saying so: only
+//!   another table tells ([`SFrameSection::has_starts_from_fields`]), so the caller decides;
 //! * a function without rows says nothing about its frames. (The manual of version 3 calls it
 //!   outermost; assemblers write it for functions they could not describe.)
 
@@ -21,6 +23,7 @@ mod registry_room;
 mod row;
 mod rule;
 mod section;
+mod sections;
 mod validate;
 mod write;
 #[cfg(feature = "dwarf")]
@@ -36,7 +39,8 @@ pub use registry::{Check, RegistryError, RegistrySlot, SFrameRegistry, SectionBy
 pub use registry_room::GrowingRoom;
 pub use registry_room::RegistryRoom;
 pub use row::{Place, Row, RowRule, Rows};
-pub use section::{Fde, RowKind, RowStart, SFrameSection, SFrameSections};
+pub use section::{Fde, RowKind, RowStart, SFrameSection};
+pub use sections::SFrameSections;
 pub use validate::{Flaw, FlawKind};
 #[cfg(feature = "alloc")]
 pub use write::write_to_vec;
@@ -59,13 +63,14 @@ pub struct SFrameSource<'d> {
     data: &'d [u8],
     svma: u64,
     index: Option<SFrameIndex<'d>>,
+    starts_from_fields: bool,
 }
 
 impl<'d> SFrameSource<'d> {
     /// A source over the contents of `.sframe`, or of the segment that holds it, at `svma`. All of
     /// the sections that lie there one after another count.
     pub fn new(data: &'d [u8], svma: u64) -> Self {
-        SFrameSource { data, svma, index: None }
+        SFrameSource { data, svma, index: None, starts_from_fields: false }
     }
 
     /// The same source with an index of its first section, for tables that are not sorted.
@@ -74,9 +79,17 @@ impl<'d> SFrameSource<'d> {
         self
     }
 
+    /// The same source for a file in which lld has left starts relative to their fields: each of its
+    /// sections [`with_starts_from_fields`](SFrameSection::with_starts_from_fields).
+    pub fn with_starts_from_fields(mut self) -> Self {
+        self.starts_from_fields = true;
+        self
+    }
+
     /// The sections.
     pub fn sections(&self) -> SFrameSections<'d> {
-        SFrameSections::new(self.data, self.svma)
+        let sections = SFrameSections::new(self.data, self.svma);
+        if self.starts_from_fields { sections.with_starts_from_fields() } else { sections }
     }
 }
 
@@ -113,13 +126,16 @@ impl SFrameSource<'_> {
         let mut index = self.index;
         for section in self.sections() {
             let section = section?;
+            // Offsets in errors count from the beginning of the first section.
+            let offset = section.svma().wrapping_sub(self.svma);
+            let here = |error: SourceError| error.behind(offset);
             if Some(section.abi()) != abi {
-                return Err(SourceError { broken: Broken::UnknownAbi, offset: 4 });
+                return Err(here(SourceError { broken: Broken::UnknownAbi, offset: 4 }));
             }
-            let Some(fde) = section.find(svma, index.take())? else { continue };
-            let Some(row) = section.row_at(&fde, svma)? else { continue };
+            let Some(fde) = section.find(svma, index.take()).map_err(here)? else { continue };
+            let Some(row) = section.row_at(&fde, svma).map_err(here)? else { continue };
             let frame = rule::frame(section.abi(), &fde, &row)
-                .ok_or(SourceError { broken: Broken::BadRow, offset: fde.rows_offset })?;
+                .ok_or(here(SourceError { broken: Broken::BadRow, offset: fde.rows_offset }))?;
             // The rows that linkers write for their own PLT entries are wrong in known cases.
             let trust = if fde.block_size.is_some() { Trust::CallSite } else { Trust::Exact };
             let is_last = svma.wrapping_sub(fde.start) == u64::from(fde.size).wrapping_sub(1);

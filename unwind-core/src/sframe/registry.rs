@@ -15,10 +15,10 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::registry_room::RegistryRoom;
-use super::{Flaw, SFrameSection, SFrameSource};
+use super::{Flaw, SFrameSection, SFrameSections, SFrameSource};
 use crate::memory::MemoryReader;
 use crate::source::{CodeAt, Found, FrameSource, LookupError, Query, UnwindUserType, UnwindUserTypes};
-use crate::{Arch, SourceError};
+use crate::{Arch, Broken, SourceError};
 
 /// Where the bytes of registered sections are to be had.
 pub trait SectionBytes {
@@ -96,10 +96,15 @@ pub enum RegistryError {
     NoRoom,
     /// The section's bytes are not there.
     NoBytes,
-    /// The section makes no sense.
+    /// The section, or one that follows it, makes no sense, or is for another ABI than the first.
     Broken(SourceError),
     /// The full check found this.
-    Flaw(Flaw),
+    Flaw {
+        /// Where the section is (avma); not at the registered address where it follows another.
+        section: u64,
+        /// What is wrong with it.
+        flaw: Flaw,
+    },
     /// No section is registered at this address.
     NotFound,
 }
@@ -113,7 +118,7 @@ impl fmt::Display for RegistryError {
             RegistryError::NoRoom => f.write_str("no room for more ranges of text"),
             RegistryError::NoBytes => f.write_str("the section's bytes are not there"),
             RegistryError::Broken(error) => error.fmt(f),
-            RegistryError::Flaw(flaw) => flaw.fmt(f),
+            RegistryError::Flaw { section, flaw } => write!(f, "the section at {section:#x}: {flaw}"),
             RegistryError::NotFound => f.write_str("no such section"),
         }
     }
@@ -124,7 +129,7 @@ impl core::error::Error for RegistryError {}
 /// How thoroughly a section is checked when it is added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// Its header. Lookups check what they meet.
+    /// Its header, and those of the sections that follow it. Lookups check what they meet.
     Header,
     /// All of it ([`SFrameSection::validate`]): for sections from somebody not trusted.
     Full,
@@ -160,7 +165,7 @@ impl<R: RegistryRoom, B: SectionBytes> SFrameRegistry<R, B> {
     }
 
     /// Registers the section at `address` (avma), of at most `length` bytes, for these ranges of
-    /// text (avma).
+    /// text (avma). Sections that follow it there, as linkers leave them, count as a part of it.
     ///
     /// # Errors
     /// See [`RegistryError`]. Nothing has changed then.
@@ -172,10 +177,7 @@ impl<R: RegistryRoom, B: SectionBytes> SFrameRegistry<R, B> {
         check: Check,
     ) -> Result<(), RegistryError> {
         let bytes = self.bytes.section(address, length).ok_or(RegistryError::NoBytes)?;
-        let section = SFrameSection::parse(bytes, address).map_err(RegistryError::Broken)?;
-        if check == Check::Full {
-            section.validate().map_err(RegistryError::Flaw)?;
-        }
+        check_sections(bytes, address, check)?;
         if text.is_empty() || text.iter().any(Range::is_empty) {
             return Err(RegistryError::EmptyRange);
         }
@@ -377,6 +379,22 @@ impl<A: Arch, R: RegistryRoom, B: SectionBytes> FrameSource<A> for SFrameRegistr
             false => CodeAt::Unknown,
         }
     }
+}
+
+/// Checks the section at `address`, and those that follow it in its bytes.
+fn check_sections(bytes: &[u8], address: u64, check: Check) -> Result<(), RegistryError> {
+    let first = SFrameSection::parse(bytes, address).map_err(RegistryError::Broken)?;
+    for section in SFrameSections::new(bytes, address) {
+        let section = section.map_err(RegistryError::Broken)?;
+        if section.abi() != first.abi() {
+            let foreign = SourceError { broken: Broken::UnknownAbi, offset: 4 };
+            return Err(RegistryError::Broken(foreign.behind(section.svma().wrapping_sub(address))));
+        }
+        if check == Check::Full {
+            section.validate().map_err(|flaw| RegistryError::Flaw { section: section.svma(), flaw })?;
+        }
+    }
+    Ok(())
 }
 
 fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {

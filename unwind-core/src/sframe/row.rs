@@ -112,6 +112,7 @@ impl<'d> Rows<'d> {
     }
 
     /// The last of the next rows that begins at `offset` or below.
+    #[inline]
     pub(super) fn last_at(&self, offset: u64) -> Result<Option<StoredRow<'d>>, SourceError> {
         let found = match self.row_start {
             RowStart::Addr1 => self.next.last_at::<1>(self.left, offset),
@@ -140,6 +141,7 @@ impl<'d> Rows<'d> {
     }
 
     /// What a stored row says.
+    #[inline]
     pub(super) fn read(&self, row: &StoredRow<'d>) -> Result<Row, SourceError> {
         let header = &self.header;
         let words = self.words(row);

@@ -6,6 +6,7 @@ use super::section::Fde;
 use crate::{Base, CfaRule, FpRule, RaRule, UnwindUserFrame};
 
 /// The rule that a row states; `None` where no frame can be like that.
+#[inline]
 pub(super) fn frame(abi: Abi, fde: &Fde, row: &Row) -> Option<UnwindUserFrame> {
     let (cfa, ra, fp) = match row.rule {
         RowRule::Outermost => {

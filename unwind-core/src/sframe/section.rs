@@ -12,6 +12,8 @@ pub struct SFrameSection<'d> {
     data: &'d [u8],
     svma: u64,
     header: Header,
+    /// Whether a function's start is relative to the field that states it.
+    is_pcrel: bool,
 }
 
 /// How wide the start of a row is stored.
@@ -90,10 +92,41 @@ impl<'d> SFrameSection<'d> {
     ///
     /// # Errors
     /// As for [`Header::parse`].
+    #[inline]
     pub fn parse(data: &'d [u8], svma: u64) -> Result<Self, SourceError> {
         let header = Header::parse(data)?;
         let length = usize::try_from(header.size).unwrap_or(usize::MAX);
-        Ok(SFrameSection { data: data.get(..length).unwrap_or(data), svma, header })
+        let data = data.get(..length).unwrap_or(data);
+        Ok(SFrameSection { data, svma, header, is_pcrel: header.is_pcrel() })
+    }
+
+    /// The same section with starts of functions taken relative to the fields that state them,
+    /// whatever the flags say.
+    ///
+    /// lld links the sections that assemblers of versions 1 and 2 write as if they were data, and
+    /// leaves them like that; by the definition, every start is then wrong. See
+    /// [`has_starts_from_fields`](SFrameSection::has_starts_from_fields).
+    pub fn with_starts_from_fields(mut self) -> Self {
+        self.is_pcrel = true;
+        self
+    }
+
+    /// Whether more functions begin where they do if their starts are relative to the fields that
+    /// state them, although nothing says that they are. `begins` says whether a function begins at
+    /// an address (svma), as symbols or another table have it. Work proportional to the number of
+    /// functions.
+    pub fn has_starts_from_fields(&self, mut begins: impl FnMut(u64) -> bool) -> bool {
+        if self.is_pcrel {
+            return false;
+        }
+        let meant = self.with_starts_from_fields();
+        let (mut as_stated, mut as_meant) = (0u32, 0u32);
+        for index in 0..self.header.fde_count {
+            let hits = [self, &meant].map(|section| section.start(index).is_ok_and(&mut begins));
+            as_stated = as_stated.saturating_add(u32::from(hits == [true, false]));
+            as_meant = as_meant.saturating_add(u32::from(hits == [false, true]));
+        }
+        as_meant > as_stated
     }
 
     /// Its header.
@@ -128,7 +161,7 @@ impl<'d> SFrameSection<'d> {
     pub(super) fn starts<const SIZE: usize>(&self) -> Starts<'d, SIZE> {
         let (entries, _) = self.bytes_at(self.header.fde_offset).as_chunks();
         let entries = usize::try_from(self.header.fde_count).ok().and_then(|count| entries.get(..count));
-        let (base, step) = match self.header.is_pcrel() {
+        let (base, step) = match self.is_pcrel {
             true => (self.svma.wrapping_add(self.header.fde_offset), self.header.version.fde_size()),
             false => (self.svma, 0),
         };
@@ -139,6 +172,7 @@ impl<'d> SFrameSection<'d> {
     ///
     /// # Errors
     /// Where there is none, or its entry makes no sense.
+    #[inline]
     pub fn fde(&self, index: u32) -> Result<Fde, SourceError> {
         match self.header.version {
             Version::V1 => self.fde_of(index, |entry: &[u8; V1]| self.entry(entry.first_chunk()?, 16)),
@@ -180,6 +214,7 @@ impl<'d> SFrameSection<'d> {
         })
     }
 
+    #[inline]
     fn fde_of<const SIZE: usize>(
         &self,
         index: u32,
@@ -249,6 +284,7 @@ impl<'d> SFrameSection<'d> {
     ///
     /// # Errors
     /// Where that row makes no sense, or where it cannot be told whether it is the one.
+    #[inline]
     pub fn row_at(&self, fde: &Fde, svma: u64) -> Result<Option<Row>, SourceError> {
         let offset = svma.wrapping_sub(fde.start);
         let offset = match fde.block_size {
@@ -336,57 +372,4 @@ where
     T: scroll::ctx::TryFromCtx<'n, Endian, Error = scroll::Error>,
 {
     bytes.pread_with(offset, endian).ok()
-}
-
-/// The sections that lie one after another in a file's `.sframe`: linkers concatenate what they do
-/// not understand. Each has a base of its own.
-///
-/// Ends after the first that makes no sense, and where no further one begins. No data, no section:
-/// linkers write that where they have dropped every one.
-#[derive(Clone, Copy, Debug)]
-pub struct SFrameSections<'d> {
-    rest: &'d [u8],
-    svma: u64,
-    /// The size of the section that `rest` begins with and that was the last one; `None` before
-    /// the first.
-    last: Option<u64>,
-}
-
-impl<'d> SFrameSections<'d> {
-    /// The sections in `data`, the first of which is at `svma`.
-    pub fn new(data: &'d [u8], svma: u64) -> Self {
-        SFrameSections { rest: data, svma, last: data.is_empty().then_some(0) }
-    }
-}
-
-impl<'d> Iterator for SFrameSections<'d> {
-    type Item = Result<SFrameSection<'d>, SourceError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if let Some(size) = self.last {
-            let length = padded(self.rest, size);
-            let rest = usize::try_from(length).ok().and_then(|length| self.rest.get(length..));
-            self.rest = rest.unwrap_or_default();
-            self.svma = self.svma.wrapping_add(length);
-            // What follows a section is padding, or belongs to something else.
-            match self.rest {
-                [0xe2, 0xde, ..] | [0xde, 0xe2, ..] => {}
-                _ => return None,
-            }
-        }
-        let parsed = SFrameSection::parse(self.rest, self.svma);
-        self.last = Some(parsed.map_or(u64::MAX, |section| section.header.size));
-        Some(parsed)
-    }
-}
-
-/// `size` and the zero bytes behind it, up to a multiple of eight.
-fn padded(data: &[u8], size: u64) -> u64 {
-    let end = size.checked_next_multiple_of(8).unwrap_or(size);
-    let padding =
-        usize::try_from(size).ok().zip(usize::try_from(end).ok()).and_then(|(from, to)| data.get(from..to));
-    match padding {
-        Some(padding) if padding.iter().all(|byte| *byte == 0) => end,
-        _ => size,
-    }
 }

@@ -34,7 +34,8 @@ pub enum Unconverted {
 /// Wherever the section covers a pc, its rule is the one that DWARF has there. Whatever cannot be
 /// converted is told to `unconverted`, and not covered. (A rule that does not depend on the pc
 /// is the same for an exact and for a return pc. The one that does is a linkage table's, which no
-/// return address points into.)
+/// return address points into. And what an entry covers whose address is a pointer in the target's
+/// memory, which a lookup may follow, nobody knows here: [`Unconverted::Entry`].)
 ///
 /// # Errors
 /// [`WriteError::NoRoom`] where the room is too small, [`WriteError::NoSuchAbi`] where SFrame has no

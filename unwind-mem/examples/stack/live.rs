@@ -93,7 +93,6 @@ pub(crate) fn explain(pid: u32, error: ProcessError) -> String {
         }
         ProcessError::Traced { .. } => "a process has one tracer at a time: end gdb or strace first".into(),
         ProcessError::NoUserMemory => "there are no user frames in it".into(),
-        ProcessError::UnsupportedMachine { bits: 32, .. } => "32-bit processes are not supported yet".into(),
         _ => return error.to_string(),
     };
     format!("{error}: {what_to_do}")

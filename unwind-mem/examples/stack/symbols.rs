@@ -167,9 +167,28 @@ fn read_tables<'d, R: ReadRef<'d>>(data: R, found: &mut Vec<Candidate>) {
             && is_function
             && symbol.is_definition()
         {
-            found.extend(candidate(symbol.address(), symbol.size(), st_info.st_bind(), name));
+            let section = symbol.section_index().and_then(|index| file.section_by_index(index).ok());
+            let address = match (file.architecture(), section) {
+                // The lowest bit says that the function is in T32 code.
+                (object::Architecture::Arm, _) => symbol.address() & !1,
+                // ELFv1: the symbol is that of a descriptor, whose first word is the code's address.
+                (object::Architecture::PowerPc64, Some(section)) if section.name() == Ok(".opd") => {
+                    match first_word(&section, symbol.address()) {
+                        Some(address) => address,
+                        None => continue,
+                    }
+                }
+                _ => symbol.address(),
+            };
+            found.extend(candidate(address, symbol.size(), st_info.st_bind(), name));
         }
     }
+}
+
+/// The big-endian word at an address of a section.
+fn first_word<'d>(section: &impl ObjectSection<'d>, address: u64) -> Option<u64> {
+    let word = section.data_range(address, 8).ok()??;
+    Some(u64::from_be_bytes(word.try_into().ok()?))
 }
 
 fn candidate(start: u64, size: u64, bind: elf::SymbolBind, name: &str) -> Option<Candidate> {

@@ -10,8 +10,9 @@ use unwind_mem::{Page, PageCache};
 
 use crate::arguments::How;
 
-/// The registers that are tracked from frame to frame: enough for every architecture.
-const TRACKED: usize = 33;
+/// The registers that are tracked from frame to frame, those with DWARF numbers below this: enough for
+/// every architecture (PowerPC has its link register at 65).
+const TRACKED: usize = 72;
 
 /// A stack, innermost frame first.
 pub(crate) struct Stack {

@@ -10,8 +10,8 @@ use unwind_core::{ByteOrder, MemoryError, MemoryReader, WordSize};
 pub(super) struct Linked {
     /// The load bias: `l_addr`.
     pub(super) bias: u64,
-    /// `l_name`: empty for the program itself.
-    pub(super) name: Vec<u8>,
+    /// `l_name`: empty for the program itself; `None` where it cannot be read.
+    pub(super) name: Option<Vec<u8>>,
 }
 
 /// The most entries of a dynamic section, modules, and bytes of a name.
@@ -49,7 +49,7 @@ impl LinkMap<'_> {
             }
             let bias = self.at(entry, 0).ok()?;
             let name = self.at(entry, 1).ok()?;
-            list.push(Linked { bias, name: self.text(name)? });
+            list.push(Linked { bias, name: self.text(name) });
             entry = self.at(entry, 3).ok()?;
         }
         Some(())
@@ -162,8 +162,10 @@ mod tests {
 
     #[test]
     fn lists_of_both_classes_and_byte_orders() {
-        let want =
-            [Linked { bias: 0x5000, name: Vec::new() }, Linked { bias: 0x7000, name: b"/lib/c".to_vec() }];
+        let want = [
+            Linked { bias: 0x5000, name: Some(Vec::new()) },
+            Linked { bias: 0x7000, name: Some(b"/lib/c".to_vec()) },
+        ];
         for word in [WordSize::Four, WordSize::Eight] {
             for order in [ByteOrder::Little, ByteOrder::Big] {
                 let size = u64::from(word.bytes());

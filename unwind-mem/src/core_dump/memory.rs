@@ -125,6 +125,7 @@ mod tests {
         };
         let headers = Headers {
             machine: 62,
+            flags: 0,
             word: WordSize::Eight,
             order: ByteOrder::Little,
             notes: Vec::new(),

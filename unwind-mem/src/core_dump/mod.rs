@@ -28,7 +28,7 @@
 //!     }
 //!     let unwinder = Unwinder::new(thread.arch, map);
 //!     let memory = PageCache::new(core.memory(), &mut page_room);
-//!     let mut frames = unwinder.frames_tracking::<33, _>(&thread.registers, memory)?;
+//!     let mut frames = unwinder.frames_tracking::<72, _>(&thread.registers, memory)?;
 //!     for frame in frames.by_ref() {
 //!         println!("{:#x} {}", frame.pc.address(), frame.provenance);
 //!     }
@@ -67,7 +67,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use unwind_arch::AnyArch;
-use unwind_core::{ByteOrder, WordSize};
 
 use contents::Contents;
 pub use error::{CoreError, CoreProblem};
@@ -78,7 +77,7 @@ pub use notes::CoreThread;
 use notes::Notes;
 use segments::Headers;
 
-use crate::elf::{ElfError, ElfModules};
+use crate::elf::{ElfError, ElfModules, tables};
 
 /// A core dump, with the files that belong to it.
 pub struct CoreDump {
@@ -125,18 +124,21 @@ impl CoreDump {
     fn read(contents: Contents, search: &FileSearch) -> Result<Self, CoreError> {
         let mut problems = Vec::new();
         let headers = Headers::read(&contents, &mut problems)?;
-        let (class, bits) = match headers.word {
-            WordSize::Four => (1, 32),
-            WordSize::Eight => (2, 64),
-        };
-        let data = match headers.order {
-            ByteOrder::Little => 1,
-            ByteOrder::Big => 2,
-        };
-        let arch = AnyArch::from_elf(headers.machine, class, data)
-            .ok_or(CoreError::UnsupportedMachine { machine: headers.machine, bits })?;
+        let of_flags = |flags| tables::arch(headers.machine, headers.word, headers.order, flags);
+        let bits = headers.word.bytes().saturating_mul(8);
+        let arch = of_flags(headers.flags);
+        let arch = arch.ok_or(CoreError::UnsupportedMachine { machine: headers.machine, bits })?;
+        let in_headers = problems.clone();
         let notes = Notes::read(arch, &headers, &contents, &mut problems);
         let found = Finder::new(&headers, &contents, &notes, search, &mut problems).find(arch);
+        // Some writers leave out the flags, which the program has: they tell two ABIs of MIPS apart.
+        let of_program = found.modules.modules().first().and_then(|module| module.tables.arch());
+        if let Some(arch) = of_program.filter(|of_program| headers.flags == 0 && *of_program != arch) {
+            problems = in_headers;
+            let notes = Notes::read(arch, &headers, &contents, &mut problems);
+            let found = Finder::new(&headers, &contents, &notes, search, &mut problems).find(arch);
+            return Ok(CoreDump { contents, headers, notes, arch, found, problems });
+        }
         Ok(CoreDump { contents, headers, notes, arch, found, problems })
     }
 

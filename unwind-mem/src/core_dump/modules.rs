@@ -103,16 +103,9 @@ impl<'c> Finder<'c> {
         let lists_all_code = !self.modules.is_empty() && self.code.iter().all(|range| self.is_listed(range));
         self.modules.retain(|module| !module.ranges.is_empty());
         self.modules.sort_by_key(|module| module.ranges.first().map(|range| range.start));
-        let mut last = None;
-        self.pieces.sort_by_key(|piece| piece.start);
-        self.pieces.retain(|piece| {
-            let stays = last.is_none_or(|last| piece.start > last);
-            last = if stays { Some(piece.last) } else { last };
-            stays
-        });
         Found {
             modules: ElfModules::new(arch, self.modules, bare),
-            pieces: self.pieces,
+            pieces: in_order(self.pieces),
             files: self.files.contents,
             missing: self.missing,
             lists_all_code,
@@ -147,7 +140,11 @@ impl<'c> Finder<'c> {
                 if is_program && self.search.executable.is_some() && error == ElfError::OtherBuild {
                     self.problems.push(CoreProblem::OtherProgram);
                 }
-                self.missing.push(MissingFile { path, error });
+                // Data, of which the core does not say that it is none of code.
+                let is_data = code.iter().all(|file| self.is_code(file.start).is_none());
+                if error != ElfError::NotElf || !is_data {
+                    self.missing.push(MissingFile { path, error });
+                }
             }
         }
     }
@@ -226,16 +223,30 @@ impl<'c> Finder<'c> {
         let word = self.headers.word;
         let mut list = Vec::new();
         if let Some(dynamic) = tables.start.dynamic {
-            let mut memory = CoreMemory::of_core(self.headers, self.contents);
+            // Names of libraries are also in the part of files that the core leaves out.
+            let pieces = in_order(self.pieces.clone());
+            let mut memory = CoreMemory {
+                headers: self.headers,
+                contents: self.contents,
+                pieces: &pieces,
+                files: &self.files.contents,
+            };
             let mut map = LinkMap { memory: &mut memory, word, order: self.headers.order };
             let whole = map.read(word.wrapping_offset(dynamic, bias), &mut list);
             if whole.is_none() && tables.start.interpreter.is_some() {
                 self.problems.push(CoreProblem::ModuleList);
             }
         }
-        // The first is the program. The vDSO has a name without a path.
-        for linked in list.iter().skip(1).filter(|linked| linked.name.contains(&b'/')) {
-            self.linked(&path(&linked.name), |_| Some(word.truncate(linked.bias)));
+        // The first is the program. The vDSO has a name without a path, which qemu leaves out.
+        let vdso = self.notes.aux(AT_SYSINFO_EHDR);
+        for linked in list.iter().skip(1) {
+            match &linked.name {
+                Some(name) if name.contains(&b'/') => {
+                    self.linked(&path(name), |_| Some(word.truncate(linked.bias)));
+                }
+                None if vdso != Some(linked.bias) => self.problems.push(CoreProblem::ModuleList),
+                _ => {}
+            }
         }
         let base = self.notes.aux(AT_BASE).filter(|base| *base != 0);
         if let (Some(base), Some(interpreter)) = (base, &tables.start.interpreter)
@@ -386,7 +397,7 @@ impl<'c> Finder<'c> {
                 *section = None;
             }
         }
-        tables.debug_frame = None;
+        (tables.debug_frame, tables.ehabi) = (None, None);
         let any = tables.eh_frame.is_some() || tables.sframe.is_some();
         any.then(|| Loadable { tables: Arc::new(tables), origin: Origin::Memory(image), file: None })
     }
@@ -445,7 +456,9 @@ impl<'c> Finder<'c> {
             self.missing.iter().map(|missing| (missing.path.as_path(), missing.error)).collect();
         let segments = self.headers.memory.iter().filter(|segment| segment.executable);
         let segments = segments.filter_map(|segment| Some(segment.start..segment.last.checked_add(1)?));
-        let unlisted = files.iter().filter(|file| self.is_code(file.start).is_none());
+        let unlisted = files.iter().filter(|file| {
+            self.is_code(file.start).is_none() && errors.contains_key(path_and_mark(&file.name).0.as_path())
+        });
         let unlisted = unlisted.map(|file| file.start..file.end);
         let mut ranges: Vec<Range<u64>> = segments.chain(unlisted).collect();
         ranges.sort_by_key(|range| range.start);
@@ -476,6 +489,18 @@ impl<'c> Finder<'c> {
     fn is_listed(&self, range: &Range<u64>) -> bool {
         self.is_code(range.start) == Some(true)
     }
+}
+
+/// In ascending order; of two that overlap the one that begins first stays.
+fn in_order(mut pieces: Vec<FilePiece>) -> Vec<FilePiece> {
+    pieces.sort_by_key(|piece| piece.start);
+    let mut last = None;
+    pieces.retain(|piece| {
+        let stays = last.is_none_or(|last| piece.start > last);
+        last = if stays { Some(piece.last) } else { last };
+        stays
+    });
+    pieces
 }
 
 /// What is left of a range without those in `taken`, which are sorted and free of overlaps.

@@ -221,10 +221,15 @@ fn process(layout: Layout, bytes: &[u8]) -> Option<Process> {
         let bytes = bytes.get(from..)?.get(..length)?;
         Some(bytes.split(|byte| *byte == 0).next()?.to_vec())
     };
+    // The kernel puts a space behind every argument.
+    let mut command = text(name.checked_add(16)?, 80)?;
+    while command.last() == Some(&b' ') {
+        command.pop();
+    }
     Some(Process {
         pid: name.checked_sub(16).and_then(|pid| layout.u32(bytes, pid)),
         name: text(name, 16)?,
-        command: text(name.checked_add(16)?, 80)?,
+        command,
     })
 }
 
@@ -323,7 +328,7 @@ mod tests {
             bytes.extend(77u32.to_be_bytes());
             bytes.extend([0; 12]);
             bytes.extend(b"name\0\0\0\0\0\0\0\0\0\0\0\0");
-            bytes.extend(b"name --option");
+            bytes.extend(b"name --option ");
             bytes.resize(start + 112, 0);
             let process = process(Layout { word, order: ByteOrder::Big }, &bytes).unwrap();
             assert_eq!(process.pid, Some(77));

@@ -16,6 +16,7 @@ const MAX_SEGMENTS: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Headers {
     pub(super) machine: u16,
+    pub(super) flags: u32,
     pub(super) word: WordSize,
     pub(super) order: ByteOrder,
     /// `PT_NOTE` segments: offset in the file and size.
@@ -112,6 +113,7 @@ fn of<Elf: FileHeader<Endian = Endianness>>(
     }
     Ok(Headers {
         machine: header.e_machine(endian).0,
+        flags: header.e_flags(endian).0,
         word,
         order: if endian.is_big_endian() { ByteOrder::Big } else { ByteOrder::Little },
         notes,

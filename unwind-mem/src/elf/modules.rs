@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use unwind_arch::AnyArch;
 use unwind_core::dwarf::{DwarfIndex, DwarfIndexEntry, DwarfSections, DwarfSource, Flavor};
+use unwind_core::ehabi::EhabiSource;
 use unwind_core::sframe::{SFrameIndex, SFrameIndexEntry};
 use unwind_core::{Module, SourceError};
 
@@ -164,7 +165,8 @@ impl ElfModule {
             Some(index) => section.sframe().with_index(index),
             None => section.sframe(),
         });
-        ElfSource { sframe, dwarf: DwarfSource::new(sections) }
+        let ehabi = tables.ehabi.as_ref().map(|tables| EhabiSource::new(tables.borrow()));
+        ElfSource { sframe, dwarf: DwarfSource::new(sections), ehabi }
     }
 }
 

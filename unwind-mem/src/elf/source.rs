@@ -1,13 +1,14 @@
 //! The tables of one ELF file as a source of rules.
 
 use unwind_core::dwarf::DwarfSource;
+use unwind_core::ehabi::EhabiSource;
 use unwind_core::sframe::SFrameSource;
 use unwind_core::{
     Arch, CallerRegisters, Evaluated, Found, FrameSource, LookupError, MemoryReader, Query, RegisterFile,
     UnwindUserType, UnwindUserTypes,
 };
 
-/// The unwind tables of one ELF file: SFrame and DWARF, each if it is there.
+/// The unwind tables of one ELF file: SFrame, DWARF and ARM's EHABI, each if it is there.
 ///
 /// A walk asks for one kind at a time, in the order of [`UnwindUserType`]: SFrame first, as the
 /// kernel does, and DWARF for what that does not cover. SFrame knows ip, sp and fp alone; to have
@@ -17,6 +18,7 @@ use unwind_core::{
 pub struct ElfSource<'m> {
     pub(super) sframe: Option<SFrameSource<'m>>,
     pub(super) dwarf: DwarfSource<'m>,
+    pub(super) ehabi: Option<EhabiSource<'m>>,
 }
 
 impl<'m> ElfSource<'m> {
@@ -29,12 +31,18 @@ impl<'m> ElfSource<'m> {
     pub fn dwarf(&self) -> &DwarfSource<'m> {
         &self.dwarf
     }
+
+    /// `.ARM.exidx` and `.ARM.extab`, of files for 32-bit Arm.
+    pub fn ehabi(&self) -> Option<&EhabiSource<'m>> {
+        self.ehabi.as_ref()
+    }
 }
 
 impl<A: Arch> FrameSource<A> for ElfSource<'_> {
     fn types(&self) -> UnwindUserTypes {
         let sframe = FrameSource::<A>::types(&self.sframe);
-        sframe.union(FrameSource::<A>::types(&self.dwarf))
+        let ehabi = FrameSource::<A>::types(&self.ehabi);
+        sframe.union(FrameSource::<A>::types(&self.dwarf)).union(ehabi)
     }
 
     fn lookup(
@@ -47,6 +55,7 @@ impl<A: Arch> FrameSource<A> for ElfSource<'_> {
         match kind {
             UnwindUserType::SFrame => self.sframe.lookup(arch, kind, query, memory),
             UnwindUserType::Dwarf => self.dwarf.lookup(arch, kind, query, memory),
+            UnwindUserType::Ehabi => self.ehabi.lookup(arch, kind, query, memory),
             _ => Ok(None),
         }
     }
@@ -63,6 +72,7 @@ impl<A: Arch> FrameSource<A> for ElfSource<'_> {
         match kind {
             UnwindUserType::SFrame => self.sframe.evaluate(arch, kind, query, registers, memory, caller),
             UnwindUserType::Dwarf => self.dwarf.evaluate(arch, kind, query, registers, memory, caller),
+            UnwindUserType::Ehabi => self.ehabi.evaluate(arch, kind, query, registers, memory, caller),
             _ => Ok(None),
         }
     }

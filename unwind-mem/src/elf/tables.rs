@@ -3,12 +3,15 @@
 //! The file may be hostile: sizes are limited, `object` and `gimli` check the rest.
 
 use core::fmt;
+use core::ops::Range;
 
 use gimli::{BaseAddresses, EhFrameHdr, Pointer, RunTimeEndian, SectionBaseAddresses};
 use object::elf;
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
 use object::{CompressedData, CompressionFormat, Endian, Endianness, FileKind, ReadRef};
+use unwind_arch::AnyArch;
 use unwind_core::dwarf::Section;
+use unwind_core::ehabi::{self, EhabiSections};
 use unwind_core::sframe::{SFrameSections, SFrameSource};
 use unwind_core::{Arch, Broken, ByteOrder, SourceError, WordSize};
 
@@ -16,6 +19,7 @@ use unwind_core::{Arch, Broken, ByteOrder, SourceError, WordSize};
 #[derive(Clone, Debug)]
 pub(crate) struct ElfTables {
     pub(crate) machine: u16,
+    pub(crate) flags: u32,
     pub(crate) word_size: WordSize,
     pub(crate) byte_order: ByteOrder,
     pub(crate) loads: Vec<Load>,
@@ -28,6 +32,7 @@ pub(crate) struct ElfTables {
     pub(crate) eh_frame_hdr: Option<OwnedSection>,
     pub(crate) debug_frame: Option<OwnedSection>,
     pub(crate) sframe: Option<OwnedSection>,
+    pub(crate) ehabi: Option<OwnedEhabi>,
     pub(crate) text_svma: Option<u64>,
     pub(crate) got_svma: Option<u64>,
 }
@@ -87,6 +92,26 @@ impl OwnedSection {
     }
 }
 
+/// ARM's exception handling tables.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnedEhabi {
+    pub(crate) exidx: OwnedSection,
+    pub(crate) extab: Option<OwnedSection>,
+    /// From the first to beyond the last executable address (svma).
+    pub(crate) text: Range<u64>,
+    pub(crate) order: ByteOrder,
+}
+
+impl OwnedEhabi {
+    pub(crate) fn borrow(&self) -> EhabiSections<'_> {
+        fn borrow(section: &OwnedSection) -> ehabi::Section<'_> {
+            ehabi::Section { data: &section.data, svma: section.svma }
+        }
+        let extab = self.extab.as_ref().map(borrow);
+        EhabiSections::new(self.order, borrow(&self.exidx), extab, self.text.start, self.text.end)
+    }
+}
+
 /// Why a file gives no tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -130,6 +155,19 @@ impl From<object::read::Error> for ElfError {
 /// `.eh_frame` of large programs are below 100 MB.
 const MAX_PIECE: u64 = 512 << 20;
 
+/// The architecture that an ELF header is for, if it is supported.
+pub(crate) fn arch(machine: u16, word_size: WordSize, order: ByteOrder, flags: u32) -> Option<AnyArch> {
+    let class = match word_size {
+        WordSize::Four => elf::ELFCLASS32,
+        WordSize::Eight => elf::ELFCLASS64,
+    };
+    let data = match order {
+        ByteOrder::Little => elf::ELFDATA2LSB,
+        ByteOrder::Big => elf::ELFDATA2MSB,
+    };
+    AnyArch::from_elf_flags(machine, class.0, data.0, flags)
+}
+
 /// The most bytes of notes that are compared with memory.
 const MAX_NOTES: usize = 4096;
 
@@ -153,6 +191,11 @@ impl ElfTables {
         let load = self.loads.iter().filter(|load| load.executable == executable).find(shown);
         let load = load.or_else(|| self.loads.iter().find(shown))?;
         Some(start.wrapping_sub(offset).wrapping_add(load.offset).wrapping_sub(load.svma))
+    }
+
+    /// The architecture that the file is for, if it is supported.
+    pub(crate) fn arch(&self) -> Option<AnyArch> {
+        arch(self.machine, self.word_size, self.byte_order, self.flags)
     }
 
     /// Whether `.sframe` can be used on `arch`: every section in it has a header that makes sense
@@ -212,6 +255,7 @@ impl<'d, Elf: FileHeader<Endian = Endianness>, R: ReadRef<'d>> Reader<'d, Elf, R
         let sframe = self.section(b".sframe").or_else(|| self.segment(elf::PT_GNU_SFRAME));
         Ok(ElfTables {
             machine: self.header.e_machine(self.endian).0,
+            flags: self.header.e_flags(self.endian).0,
             word_size: if self.header.is_class_64() { WordSize::Eight } else { WordSize::Four },
             byte_order: if self.endian.is_big_endian() { ByteOrder::Big } else { ByteOrder::Little },
             loads: self.loads(),
@@ -222,6 +266,7 @@ impl<'d, Elf: FileHeader<Endian = Endianness>, R: ReadRef<'d>> Reader<'d, Elf, R
             eh_frame_hdr,
             debug_frame,
             sframe,
+            ehabi: self.ehabi(),
             text_svma: self.address(b".text"),
             got_svma: self.address(b".got"),
         })
@@ -327,6 +372,32 @@ impl<'d, Elf: FileHeader<Endian = Endianness>, R: ReadRef<'d>> Reader<'d, Elf, R
         let segment = self.segments.iter().find(|segment| segment.p_type(self.endian) == kind)?;
         let data = segment.data(self.endian, self.data).ok()?.to_vec();
         (!data.is_empty()).then(|| OwnedSection { svma: segment.p_vaddr(self.endian).into(), data })
+    }
+
+    /// `.ARM.exidx` and `.ARM.extab`; without section headers the latter is somewhere in the segment
+    /// that holds the former.
+    fn ehabi(&self) -> Option<OwnedEhabi> {
+        if self.header.e_machine(self.endian) != elf::EM_ARM {
+            return None;
+        }
+        let exidx = self.section(b".ARM.exidx").or_else(|| self.segment(elf::PT_ARM_EXIDX))?;
+        let around = || {
+            let loads = self.segments.iter().filter(|segment| segment.p_type(self.endian) == elf::PT_LOAD);
+            let svma = |segment: &Elf::ProgramHeader| -> u64 { segment.p_vaddr(self.endian).into() };
+            let holds = |segment: &&Elf::ProgramHeader| {
+                let into = exidx.svma.checked_sub(svma(segment));
+                into.is_some_and(|into| into < segment.p_filesz(self.endian).into())
+            };
+            let segment = loads.into_iter().find(holds)?;
+            let data = segment.data(self.endian, self.data).ok()?.to_vec();
+            Some(OwnedSection { svma: svma(segment), data })
+        };
+        let extab = self.section(b".ARM.extab").or_else(around);
+        let code: Vec<Load> = self.loads().into_iter().filter(|load| load.executable).collect();
+        let start = code.iter().map(|load| load.svma).min()?;
+        let end = code.iter().map(|load| load.svma.saturating_add(load.memory_size)).max()?;
+        let order = if self.endian.is_big_endian() { ByteOrder::Big } else { ByteOrder::Little };
+        Some(OwnedEhabi { exidx, extab, text: start..end, order })
     }
 
     /// `.eh_frame` where its header says it is, to its terminator or to the end of the segment.

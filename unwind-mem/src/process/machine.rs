@@ -5,7 +5,7 @@ use unwind_arch::{AnyArch, AnyRegisters};
 use unwind_core::{ByteOrder, WordSize};
 
 use super::{Access, ProcessError, sys};
-use crate::elf::tables::ElfTables;
+use crate::elf::tables::{self, ElfTables};
 
 /// `NT_PRSTATUS` of elf.h: the general registers.
 const GENERAL: i32 = 1;
@@ -13,9 +13,20 @@ const GENERAL: i32 = 1;
 /// of which the second is that of code pointers.
 const PAC_MASK: i32 = 0x406;
 
-/// By the size of its general registers as ptrace gives them: the ELF machine that a thread runs
-/// code of, and its `EI_CLASS`. A kernel gives the smaller set for a thread in 32-bit mode.
-const SETS: [(usize, u16, u8); 4] = [(216, 62, 2), (272, 183, 2), (68, 3, 1), (72, 40, 1)];
+/// For a host, as Rust names it: the ELF machine that a thread runs code of, and its word size, by the
+/// size of its general registers as ptrace gives them. A kernel gives the smaller set for a thread in
+/// 32-bit mode. (`user_regs_struct` or its like in the `ptrace.h` of each machine in Linux `arch`;
+/// PowerPC gives `ELF_NGREG` words.)
+const SETS: [(&str, usize, u16, WordSize); 8] = [
+    ("x86_64", 216, 62, WordSize::Eight),
+    ("x86_64", 68, 3, WordSize::Four),
+    ("aarch64", 272, 183, WordSize::Eight),
+    ("aarch64", 72, 40, WordSize::Four),
+    ("riscv64", 256, 243, WordSize::Eight),
+    ("s390x", 216, 22, WordSize::Eight),
+    ("powerpc64", 384, 21, WordSize::Eight),
+    ("loongarch64", 360, 258, WordSize::Eight),
+];
 
 /// The architecture and the registers of a thread that the calling thread has stopped.
 pub(super) fn registers(tid: u32) -> Result<(AnyArch, AnyRegisters), ProcessError> {
@@ -23,11 +34,12 @@ pub(super) fn registers(tid: u32) -> Result<(AnyArch, AnyRegisters), ProcessErro
     let mut bytes = [0; 1024];
     let failed = |errno| ProcessError::new(Access::Registers, errno);
     let size = sys::register_set(thread, GENERAL, &mut bytes).map_err(failed)?;
-    let set = SETS.iter().find(|(bytes, _, _)| *bytes == size);
-    let (_, machine, class) = *set.ok_or(ProcessError::UnknownMachine)?;
+    let host = std::env::consts::ARCH;
+    let set = SETS.iter().find(|(of, bytes, _, _)| *of == host && *bytes == size);
+    let (_, _, machine, word) = *set.ok_or(ProcessError::UnknownMachine)?;
     // Only a machine's own processes can be stopped.
     let order = if cfg!(target_endian = "big") { ByteOrder::Big } else { ByteOrder::Little };
-    let mut arch = arch(machine, class, order)?;
+    let mut arch = arch(machine, word, order, 0)?;
     if let AnyArch::Aarch64(aarch64) = arch {
         let mut masks = [0; 16];
         match sys::register_set(thread, PAC_MASK, &mut masks) {
@@ -47,18 +59,10 @@ pub(super) fn registers(tid: u32) -> Result<(AnyArch, AnyRegisters), ProcessErro
 
 /// The architecture that an ELF file is for.
 pub(super) fn arch_of(tables: &ElfTables) -> Result<AnyArch, ProcessError> {
-    let class = match tables.word_size {
-        WordSize::Four => 1,
-        WordSize::Eight => 2,
-    };
-    arch(tables.machine, class, tables.byte_order)
+    arch(tables.machine, tables.word_size, tables.byte_order, tables.flags)
 }
 
-fn arch(machine: u16, class: u8, order: ByteOrder) -> Result<AnyArch, ProcessError> {
-    let data = match order {
-        ByteOrder::Little => 1,
-        ByteOrder::Big => 2,
-    };
-    let bits = if class == 2 { 64 } else { 32 };
-    AnyArch::from_elf(machine, class, data).ok_or(ProcessError::UnsupportedMachine { machine, bits })
+fn arch(machine: u16, word: WordSize, order: ByteOrder, flags: u32) -> Result<AnyArch, ProcessError> {
+    let bits = word.bytes().saturating_mul(8);
+    tables::arch(machine, word, order, flags).ok_or(ProcessError::UnsupportedMachine { machine, bits })
 }

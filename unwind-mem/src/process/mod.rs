@@ -36,7 +36,8 @@
 //! [`watch`] is for crashes: it runs along with a process and hands over the stopped threads of
 //! whatever is about to be ended by a signal.
 //!
-//! Processes of the host's own word size only; a 32-bit one is refused by its machine.
+//! On a 64-bit kernel also 32-bit processes (i386 on x86-64, Arm on AArch64): the registers that the
+//! kernel gives for a thread tell which it is.
 
 mod error;
 mod machine;

@@ -56,7 +56,7 @@ impl StoppedProcess {
     ///
     /// # Errors
     /// No such process, or it is gone meanwhile; no permission; traced already; a kernel thread; a
-    /// machine that is not supported, such as a 32-bit program on a 64-bit kernel. All threads
+    /// machine that is not supported. All threads
     /// run again then.
     pub fn stop(pid: u32) -> Result<Self, ProcessError> {
         Self::stop_within(pid, Self::PATIENCE)

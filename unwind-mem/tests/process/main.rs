@@ -1,4 +1,4 @@
-//! Live processes: Linux only. Where ptrace or a program that a test needs is not to be had, the
+//! Live processes, and cores of them: Linux only. Where ptrace or a program that a test needs is not to be had, the
 //! test says so and passes.
 
 #![cfg(target_os = "linux")]
@@ -14,6 +14,8 @@
 )]
 
 mod children;
+mod compat;
+mod dumped;
 mod gdb;
 mod memory;
 mod modules;

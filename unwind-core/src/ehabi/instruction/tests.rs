@@ -59,7 +59,9 @@ fn large_moves_are_leb128_numbers() {
 
 #[test]
 fn refusal() {
-    one(&[0x80, 0x00], Instruction::Refuse);
+    // Whatever follows.
+    assert_eq!(decoded(&[0x80, 0x00, 0xff]), [Ok(Instruction::Refuse)]);
+    assert_eq!(decoded(&[0x80]), [Err(Broken::UnexpectedEnd)]);
 }
 
 #[test]
