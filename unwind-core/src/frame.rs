@@ -206,6 +206,32 @@ impl UnwindUserFrame {
         )
     }
 
+    /// The rule as 16 bytes, for tables of rules. Two rules are equal where their bytes are.
+    #[cfg(feature = "table")]
+    pub(crate) const fn to_bytes(self) -> [u8; 16] {
+        let [c0, c1, c2, c3] = self.cfa_off.to_le_bytes();
+        let [r0, r1, r2, r3] = self.ra_off.to_le_bytes();
+        let [f0, f1, f2, f3] = self.fp_off.to_le_bytes();
+        let [cfa, ra, fp] = [self.cfa_base, self.ra_base, self.fp_base];
+        [c0, c1, c2, c3, r0, r1, r2, r3, f0, f1, f2, f3, cfa, ra, fp, self.tags]
+    }
+
+    /// The rule of 16 bytes. All bytes are some rule.
+    #[cfg(feature = "table")]
+    #[inline]
+    pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
+        let [c0, c1, c2, c3, r0, r1, r2, r3, f0, f1, f2, f3, cfa_base, ra_base, fp_base, tags] = bytes;
+        UnwindUserFrame {
+            cfa_off: i32::from_le_bytes([c0, c1, c2, c3]),
+            ra_off: i32::from_le_bytes([r0, r1, r2, r3]),
+            fp_off: i32::from_le_bytes([f0, f1, f2, f3]),
+            cfa_base,
+            ra_base,
+            fp_base,
+            tags,
+        }
+    }
+
     /// The same rule for a signal or trap frame.
     pub const fn signal(mut self) -> Self {
         self.tags |= SIGNAL;

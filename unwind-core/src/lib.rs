@@ -103,6 +103,8 @@ mod source;
 mod source_compose;
 mod state;
 mod step;
+#[cfg(feature = "table")]
+pub mod table;
 mod walk;
 
 pub use address::{ByteOrder, Pc, WordSize};

@@ -20,6 +20,24 @@ impl<'d> DwarfSource<'d> {
     }
 }
 
+#[cfg(feature = "table")]
+impl<'d> DwarfSource<'d> {
+    /// The function at this place of an index of the section of this flavor, if it can be parsed.
+    pub(crate) fn function<A: Arch>(
+        &self,
+        arch: &A,
+        flavor: Flavor,
+        index: super::DwarfIndex<'_>,
+        place: usize,
+    ) -> Option<DwarfFunction<'d, A>> {
+        let mut no_memory = NoMemory;
+        let mut input = Input::new(arch, self.sections(), flavor, 0, &mut no_memory)?;
+        let entry = entry_at(&input, index.fde(place)?).ok()??;
+        let fde = entry.parse_fde(&mut input).ok()??;
+        Some(DwarfFunction::new(arch, self.sections(), flavor, fde))
+    }
+}
+
 /// The functions of a section; see [`DwarfSource::functions`].
 ///
 /// An entry that cannot be parsed is an error, after which the next entry follows where the length
@@ -48,14 +66,7 @@ impl<'d, A: Arch> Iterator for DwarfFunctions<'d, A> {
             self.next = Some(entry.next);
             match entry.parse_fde(&mut input) {
                 Ok(Some(fde)) if fde.length > 0 => {
-                    let [ra, fp, sp] = columns(&self.arch, fde.cie.return_address);
-                    let ra_sign = match self.arch.cfi_vendor() {
-                        CfiVendor::AArch64 => RA_SIGN_STATE,
-                        _ => NO_REGISTER,
-                    };
-                    let (arch, sections, flavor) = (self.arch, self.sections, self.flavor);
-                    let columns = [ra, fp, sp, ra_sign];
-                    return Some(Ok(DwarfFunction { arch, sections, flavor, fde, columns }));
+                    return Some(Ok(DwarfFunction::new(&self.arch, &self.sections, self.flavor, fde)));
                 }
                 Ok(_) => {}
                 Err(error) => return Some(Err(error)),
@@ -82,6 +93,15 @@ pub struct DwarfFunction<'d, A> {
 }
 
 impl<'d, A: Arch> DwarfFunction<'d, A> {
+    fn new(arch: &A, sections: &DwarfSections<'d>, flavor: Flavor, fde: Fde<'d>) -> Self {
+        let [ra, fp, sp] = columns(arch, fde.cie.return_address);
+        let ra_sign = match arch.cfi_vendor() {
+            CfiVendor::AArch64 => RA_SIGN_STATE,
+            _ => NO_REGISTER,
+        };
+        DwarfFunction { arch: *arch, sections: *sections, flavor, fde, columns: [ra, fp, sp, ra_sign] }
+    }
+
     /// Its first address (svma).
     pub fn start(&self) -> u64 {
         self.fde.start

@@ -97,6 +97,24 @@ impl<'i> DwarfIndex<'i> {
         Ok(DwarfIndex { entries, broken })
     }
 
+    /// How many functions it has.
+    #[cfg(feature = "table")]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The first address (svma) of the function at this place.
+    #[cfg(feature = "table")]
+    pub(crate) fn start(&self, place: usize) -> Option<u64> {
+        self.entries.get(place).map(|entry| entry.start)
+    }
+
+    /// Where the FDE of the function at this place is in the section.
+    #[cfg(feature = "table")]
+    pub(crate) fn fde(&self, place: usize) -> Option<u64> {
+        self.entries.get(place).map(|entry| entry.fde)
+    }
+
     /// The FDE that covers `svma`.
     pub(super) fn search<'d>(
         &self,
