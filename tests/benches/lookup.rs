@@ -63,30 +63,39 @@ fn compare() {
         tables.check();
         let folder = std::env::temp_dir().join(format!("lookup-{}-{functions}", std::process::id()));
         tables.store(&folder);
-        let loop_alone = nanoseconds(&tables, "none");
-        let loop_instructions = instructions(&folder, "none");
-        let sframe = nanoseconds(&tables, "sframe") - loop_alone;
-        for source in ["sframe", "dwarf", "dwarf-index"] {
-            let time = nanoseconds(&tables, source) - loop_alone;
+        let times = nanoseconds(&tables);
+        let [loop_alone, sframe, ..] = times;
+        let loop_instructions = instructions(&folder, SOURCES[0]);
+        for (source, time) in SOURCES.into_iter().zip(times).skip(1) {
             let instructions = match (instructions(&folder, source), loop_instructions) {
                 (Some(with), Some(without)) => format!("{:.0} instructions", with - without),
                 _ => "SKIPPED instructions: no valgrind".to_owned(),
             };
-            println!("  {source:<12} {time:7.0} ns, {:5.2} times sframe's; {instructions}", time / sframe);
+            let ratio = (time - loop_alone) / (sframe - loop_alone);
+            println!(
+                "  {source:<12} {:7.0} ns, {ratio:5.2} times sframe's; {instructions}",
+                time - loop_alone
+            );
         }
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }
 
-/// The time of a lookup: the best of a few runs.
-fn nanoseconds(tables: &Tables, source: &str) -> f64 {
-    const LOOKUPS: u32 = 200_000;
-    let run = || {
-        let begin = Instant::now();
-        black_box(run(tables, source, LOOKUPS.into()));
-        begin.elapsed().as_nanos() as f64 / f64::from(LOOKUPS)
-    };
-    (0..7).map(|_| run()).min_by(f64::total_cmp).unwrap()
+/// The loop alone, and what is compared.
+const SOURCES: [&str; 4] = ["none", "sframe", "dwarf", "dwarf-index"];
+
+/// The time of a lookup and the loop around it, for each of [`SOURCES`]: the best of some rounds, in
+/// each of which every source has its turn, so that a busy machine is busy for all of them.
+fn nanoseconds(tables: &Tables) -> [f64; SOURCES.len()] {
+    const ROUNDS: u32 = 12;
+    const LOOKUPS: u32 = 50_000;
+    let mut best = [f64::INFINITY; SOURCES.len()];
+    for _ in 0..ROUNDS {
+        for (best, source) in best.iter_mut().zip(SOURCES) {
+            *best = best.min(run(tables, source, LOOKUPS.into()).1 / f64::from(LOOKUPS));
+        }
+    }
+    best
 }
 
 /// The instructions of a lookup and the loop around it, as valgrind counts them.
@@ -108,8 +117,9 @@ fn instructions(folder: &Path, source: &str) -> Option<f64> {
     Some((count(LONG)? - count(SHORT)?) as f64 / (LONG - SHORT) as f64)
 }
 
-/// Makes lookups at random pcs. How many bytes of rules were found, so that they are needed.
-fn run(tables: &Tables, source: &str, lookups: u64) -> u64 {
+/// Makes lookups at random pcs: how many rules were found, and how many nanoseconds it took without
+/// the making of the source.
+fn run(tables: &Tables, source: &str, lookups: u64) -> (u64, f64) {
     let sframe = SFrameSource::new(&tables.sframe, SFRAME);
     let sections = tables.sections();
     let mut room = Vec::new();
@@ -134,14 +144,15 @@ fn run(tables: &Tables, source: &str, lookups: u64) -> u64 {
     }
 }
 
-fn repeat(tables: &Tables, lookups: u64, find: impl Fn(Pc) -> Option<Rule>) -> u64 {
+fn repeat(tables: &Tables, lookups: u64, find: impl Fn(Pc) -> Option<Rule>) -> (u64, f64) {
+    let begin = Instant::now();
     let mut random = Random(1);
     let mut found = 0;
     for _ in 0..lookups {
         let rule = find(black_box(tables.pc(&mut random)));
         found += u64::from(black_box(rule).is_some());
     }
-    found
+    (found, begin.elapsed().as_nanos() as f64)
 }
 
 fn lookup(source: &dyn FrameSource<X86_64>, kind: UnwindUserType, pc: Pc) -> Option<Rule> {

@@ -151,7 +151,7 @@ fn what_cannot_be_unwound_is_no_proof_of_an_end() {
 
 /// Row after row that cannot be unwound, and an instruction that refuses: one answer, at once.
 #[test]
-fn consecutive_entries_that_cannot_be_unwound_terminate() {
+fn h24_consecutive_entries_that_cannot_be_unwound_terminate() {
     let mut tables = Tables::new(ByteOrder::Little);
     for number in 0..1000 {
         let body = if number % 2 == 0 { Body::CannotUnwind } else { Body::Inline(vec![0x80, 0x00]) };
@@ -225,7 +225,7 @@ fn an_entry_that_restores_everything_is_a_signal_frame() {
 
 /// Where nothing has run yet, the return address is in its register, whatever the table says of calls.
 #[test]
-fn at_the_first_instruction_nothing_has_run() {
+fn h25_at_the_first_instruction_nothing_has_run() {
     let built = tables(ByteOrder::Little).build();
     let source = built.source();
     for start in [0x1_0100, 0x1_0200, 0x1_0300, 0x1_0400] {
@@ -243,7 +243,7 @@ fn at_the_first_instruction_nothing_has_run() {
 
 /// The link register as a scratch register: what was popped into the program counter counts.
 #[test]
-fn the_program_counter_before_the_link_register() {
+fn h24_the_program_counter_before_the_link_register() {
     let bodies = [
         (vec![0x88, 0x00], RaRule::AtCfa(-4)),
         (vec![0x84, 0x00], RaRule::AtCfa(-4)),
@@ -263,7 +263,7 @@ fn the_program_counter_before_the_link_register() {
 
 /// Popping the stack pointer: it becomes what was popped when the instruction is over.
 #[test]
-fn a_stack_pointer_that_is_popped() {
+fn h24_a_stack_pointer_that_is_popped() {
     // pop {r4, sp, lr}: as functions with -mapcs-frame do.
     let body = Body::Inline(vec![0x86, 0x01]);
     let built = Tables::new(ByteOrder::Little).function(0x1_0000, body).build();
@@ -280,7 +280,7 @@ fn a_stack_pointer_that_is_popped() {
 
 /// The first, the last and beyond; tables of none and of one; two at one place.
 #[test]
-fn the_limits_of_the_index() {
+fn h24_the_limits_of_the_index() {
     let source_of = |tables: Tables| tables.build();
     let none = source_of(Tables::new(ByteOrder::Little));
     assert_eq!(lookup(&Arm::LITTLE, &none.source(), Pc::Exact(0x1_0000)), Ok(None));
@@ -334,7 +334,7 @@ fn the_limits_of_the_index() {
 
 /// Offsets of 31 bits reach half of the address space in either direction, and wrap.
 #[test]
-fn tables_far_from_the_code() {
+fn h24_tables_far_from_the_code() {
     for (exidx, extab, text) in [
         (0xffff_fff0_u32, 0x1000, 0x1_0000_u32),
         (0x1000, 0xffff_fff8, 0xffff_0000),
@@ -376,7 +376,7 @@ fn biases() {
 
 /// What makes no sense is an error that says where, never a rule.
 #[test]
-fn tables_that_make_no_sense() {
+fn h24_tables_that_make_no_sense() {
     let cases = [
         (Body::Second(0x8300_0000), Broken::UnknownPersonality),
         (Body::Second(0x8f00_0000), Broken::UnknownPersonality),
@@ -512,4 +512,14 @@ fn stacks_that_are_cut() {
     let mut frames = unwinder.frames_tracking::<16, _>(&registers, &memory).unwrap();
     assert_eq!(frames.by_ref().count(), 5);
     assert_eq!(frames.state().registers().get(Register(4)), None);
+
+    // Where the target is out of reach, nothing is known at all.
+    let lost = MemoryError::Transport { code: 5 };
+    let memory = unwind_core::from_fn(|address, into: &mut [u8]| match address {
+        address if address == STACK + 13 * 4 => Err(lost),
+        address => unwind_core::MemoryReader::read(&mut &whole, address, into),
+    });
+    let mut frames = unwinder.frames_tracking::<16, _>(&registers, memory).unwrap();
+    assert_eq!(frames.by_ref().count(), 4);
+    assert_eq!(frames.end(), Some(End::Truncated(Cut::Memory(lost))));
 }

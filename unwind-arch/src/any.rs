@@ -315,6 +315,27 @@ impl AnyRegisters {
     pub fn from_perf_sample(arch: AnyArch, mask: u64, bytes: &[u8]) -> Result<Self, LayoutError> {
         architectures!(parse! arch as known => from_perf_sample(known, mask, bytes))
     }
+
+    /// The same set, with the floating point registers that ptrace and core files give for `NT_FPREGSET`
+    /// (2), on machines whose functions keep general registers in them (s390x) or whose calls preserve
+    /// them whole (powerpc64). Elsewhere the set as it is: unwinding has no use for them there.
+    ///
+    /// # Errors
+    /// Where these bytes are no such registers of `arch`.
+    pub fn with_fp_regs(self, arch: AnyArch, bytes: &[u8]) -> Result<Self, LayoutError> {
+        #[allow(unreachable_patterns, reason = "where these two are all that there is")]
+        match (self, arch) {
+            #[cfg(feature = "s390x")]
+            (AnyRegisters::S390x(set), AnyArch::S390x(arch)) => {
+                set.with_fp_regs(arch, bytes).map(AnyRegisters::S390x)
+            }
+            #[cfg(feature = "powerpc64")]
+            (AnyRegisters::Powerpc64(set), AnyArch::Powerpc64(arch)) => {
+                set.with_fp_regs(arch, bytes).map(AnyRegisters::Powerpc64)
+            }
+            _ => Ok(self),
+        }
+    }
 }
 
 impl RegisterFile for AnyRegisters {

@@ -178,6 +178,28 @@ const LAYOUTS: &[(AnyArch, Sizes, (u8, u32))] = &[
     (AnyArch::Mips(Mips::new(Abi::N64, ByteOrder::Big)), [(360, 232), (472, 344), (624, 272)], (2, 29)),
 ];
 
+#[test]
+fn floating_point_registers_where_they_matter() {
+    for (_, arch) in HEADERS.iter().copied() {
+        let registers = AnyRegisters::new(arch, 1, 2, 3, Some(4));
+        // In C: the size up to the end of the last register, the first one's offset and DWARF number.
+        let (needed, at, first) = match arch {
+            AnyArch::S390x(_) => (136, 8, Register(16)),
+            AnyArch::Powerpc64(_) => (256, 0, Register(32)),
+            _ => {
+                assert_eq!(registers.with_fp_regs(arch, &[]), Ok(registers));
+                continue;
+            }
+        };
+        let mut bytes = vec![0; needed];
+        bytes[low_byte(arch, at, WordSize::Eight)] = 0x77;
+        let added = registers.with_fp_regs(arch, &bytes).unwrap();
+        assert_eq!((added.get(first), added.get(arch.sp())), (Some(0x77), Some(2)), "{arch:?}");
+        let error = registers.with_fp_regs(arch, &bytes[1..]).unwrap_err();
+        assert_eq!(error, LayoutError::TooShort { needed, len: needed - 1 });
+    }
+}
+
 /// The offset of a register's low byte, if the register is at `at`.
 fn low_byte(arch: AnyArch, at: usize, size: WordSize) -> usize {
     let last = if size == WordSize::Four { 3 } else { 7 };

@@ -24,14 +24,19 @@ use crate::{ByteOrder, Register, UnwindUserFrame, WordSize};
 ///    [`frame_pointer_rule`](Arch::frame_pointer_rule), [`back_chain_rule`](Arch::back_chain_rule).
 ///    Use [`UnwindUserFrame::with_sp_bound`] where the chain does not tell the caller's sp.
 /// 6. **[`instruction_rule`](Arch::instruction_rule)**: the instructions that say by themselves
-///    where the return address is. Only ones that leave no doubt.
+///    where the return address is. Only ones that leave no doubt: compare with the rows of a C
+///    library's call frame information at every one of them.
 /// 7. **[`signal_trampoline`](Arch::signal_trampoline)**: the code bytes that the kernel and the C
 ///    libraries use, and where the signal frame holds each register, from the kernel's uapi headers.
+///    The rule's CFA is the interrupted sp minus [`sp_bias`](Arch::sp_bias). qemu's user mode may have a
+///    trampoline and a frame of its own; run a handler under it.
 /// 8. **[`strip_code_pointer`](Arch::strip_code_pointer)**: pointer authentication, Thumb, mode bits.
 /// 9. **[`cfi_vendor`](Arch::cfi_vendor)**: vendor call frame instructions.
 /// 10. **Registers**: [`register_set!`](crate::register_set) in the crate's `registers.rs`, beside the
 ///     DWARF numbers by name; the layouts of ptrace, core notes, `ucontext` and perf, as tables, in
 ///     its `layout.rs` (`RegisterLayout` and `PerfLayout`, feature `layout`).
+///     Room is needed for every register that call frame information may put another one in: s390x
+///     keeps callee-saved registers in f0 to f15.
 /// 11. **Choice at run time**: `from_elf`, by the `e_machine`, `EI_CLASS` and `EI_DATA` of an ELF
 ///     header; a feature, a dependency and a line in the facade crate `unwind-arch`.
 pub trait Arch: Copy {

@@ -38,9 +38,10 @@ pub static TARGET: Target = Target {
     red_zone: 0,
     instruction: 4,
     breakpoint: 4,
-    decode,
-    exits,
+    decode: |code, pc, _| decode(code, pc),
+    exits: Some(exits),
     link: Some(30),
+    code_mask: !0,
     // siginfo (128), ucontext up to uc_mcontext (176), fault_address (8), x0 to x30 (248), sp (8).
     signal_pc: &[128 + 176 + 8 + 248 + 8],
 };

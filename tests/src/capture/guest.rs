@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::session::Plan;
+use super::plan::Plan;
 use super::symbols::Loaded;
 use super::target::Target;
 use crate::captured::Function;
@@ -45,7 +45,7 @@ impl Guest {
             maps: process.join("maps"),
             base: target.guest_base,
             program: plan.program.canonicalize()?,
-            sysroot: target.sysroot.into(),
+            sysroot: plan.sysroot.clone(),
             sections: plan.sections.clone(),
             files: Vec::new(),
             mappings: Vec::new(),

@@ -46,10 +46,10 @@ fn decode(code: &[u8], pc: u64) -> Flow {
     };
     let next = pc.wrapping_add(4);
     match (instruction >> 26, instruction & 31, instruction >> 5 & 31) {
-        (0b01_0101, ..) => Flow::Call(next),                // bl
-        (0b01_0011, 1, _) => Flow::Call(next),              // jirl $ra
-        (0b01_0011, 0, 1) => Flow::Return,                  // jr $ra
-        (0b01_0011, ..) => Flow::Jump,                      // jirl
+        (0b01_0101, ..) => Flow::Call(next),   // bl
+        (0b01_0011, 1, _) => Flow::Call(next), // jirl $ra
+        (0b01_0011, 0, 1) => Flow::Return,     // jr $ra
+        (0b01_0011, ..) => Flow::Jump,         // jirl
         _ if instruction & 0xffff_8000 == 0x002b_0000 => Flow::SystemCall(next),
         _ if instruction & 0xffff_8000 == 0x002a_0000 => Flow::Trap, // break
         _ => Flow::Plain,

@@ -53,13 +53,13 @@ fn decode(code: &[u8], pc: u64) -> Flow {
     let (source, target, destination) =
         (instruction >> 21 & 31, instruction >> 16 & 31, instruction >> 11 & 31);
     match (instruction >> 26, instruction & 0x3f) {
-        (3, _) => Flow::Call(behind),                                // jal
-        (1, _) if target & 0x1c == 0x10 => Flow::Call(behind),       // bgezal and its kin, bal
-        (0, 9) if destination == 31 => Flow::Call(behind),           // jalr
-        (0, 8 | 9) if source == 31 => Flow::Return,                  // jr $ra
-        (0, 8 | 9) => Flow::Jump,                                    // jr
-        (0, 12) => Flow::SystemCall(pc.wrapping_add(4)),             // syscall
-        (0, 13) => Flow::Trap,                                       // break
+        (3, _) => Flow::Call(behind),                          // jal
+        (1, _) if target & 0x1c == 0x10 => Flow::Call(behind), // bgezal and its kin, bal
+        (0, 9) if destination == 31 => Flow::Call(behind),     // jalr
+        (0, 8 | 9) if source == 31 => Flow::Return,            // jr $ra
+        (0, 8 | 9) => Flow::Jump,                              // jr
+        (0, 12) => Flow::SystemCall(pc.wrapping_add(4)),       // syscall
+        (0, 13) => Flow::Trap,                                 // break
         _ => Flow::Plain,
     }
 }

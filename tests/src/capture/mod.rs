@@ -9,15 +9,25 @@
 #![cfg(target_os = "linux")]
 
 mod aarch64;
+mod arm;
 mod chains;
 mod guest;
+mod loongarch64;
+mod mips64el;
+mod plan;
+mod powerpc64le;
 mod remote;
+mod riscv64;
 mod s390x;
+mod samples;
 mod session;
+mod signals;
 mod stacks;
 mod symbols;
 mod target;
+mod transfers;
+mod x86;
 mod x86_64;
 
-pub use session::{Captured, Plan, capture};
+pub use plan::{Captured, Plan, capture};
 pub use target::{TARGETS, Target};

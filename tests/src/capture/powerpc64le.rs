@@ -55,12 +55,12 @@ fn decode(code: &[u8], pc: u64) -> Flow {
     let always = instruction >> 21 & 0x14 == 0x14;
     match (instruction >> 26, instruction >> 1 & 0x3ff) {
         // bcl 20,31,.+4 only fetches the pc.
-        (16 | 18, _) if links => Flow::Call(next), // bl, bcl
-        (17, _) => Flow::SystemCall(next),         // sc
+        (16 | 18, _) if links => Flow::Call(next),   // bl, bcl
+        (17, _) => Flow::SystemCall(next),           // sc
         (19, 16 | 528) if links => Flow::Call(next), // bclrl, bctrl
-        (19, 16) if always => Flow::Return,        // blr
-        (19, 16) => Flow::ReturnIf(next),          // bclr
-        (19, 528) => Flow::Jump,                   // bctr
+        (19, 16) if always => Flow::Return,          // blr
+        (19, 16) => Flow::ReturnIf(next),            // bclr
+        (19, 528) => Flow::Jump,                     // bctr
         _ if instruction == 0x7fe0_0008 => Flow::Trap,
         _ => Flow::Plain,
     }

@@ -50,10 +50,10 @@ fn decode(code: &[u8], pc: u64) -> Flow {
     let Some(half) = code.first_chunk().map(|bytes| u16::from_le_bytes(*bytes)) else { return Flow::Plain };
     if half & 3 != 3 {
         return match (half & 0xf07f, u32::from(half >> 7 & 31)) {
-            (_, _) if half == 0x9002 => Flow::Trap,                    // c.ebreak
-            (0x8002, 1 | 5) => Flow::Return,                           // c.jr
-            (0x8002, register) if register != 0 => Flow::Jump,         // c.jr
-            (0x9002, _) => Flow::Call(pc.wrapping_add(2)),             // c.jalr
+            (_, _) if half == 0x9002 => Flow::Trap,            // c.ebreak
+            (0x8002, 1 | 5) => Flow::Return,                   // c.jr
+            (0x8002, register) if register != 0 => Flow::Jump, // c.jr
+            (0x9002, _) => Flow::Call(pc.wrapping_add(2)),     // c.jalr
             _ => Flow::Plain,
         };
     }
@@ -63,12 +63,12 @@ fn decode(code: &[u8], pc: u64) -> Flow {
     let next = pc.wrapping_add(4);
     let (destination, source) = (instruction >> 7 & 31, instruction >> 15 & 31);
     match instruction & 0x7f {
-        0x6f if is_link(destination) => Flow::Call(next),              // jal
-        0x67 if is_link(destination) => Flow::Call(next),              // jalr
+        0x6f if is_link(destination) => Flow::Call(next), // jal
+        0x67 if is_link(destination) => Flow::Call(next), // jalr
         0x67 if destination == 0 && is_link(source) => Flow::Return,
         0x67 => Flow::Jump,
-        0x73 if instruction == 0x0000_0073 => Flow::SystemCall(next),  // ecall
-        0x73 if instruction == 0x0010_0073 => Flow::Trap,              // ebreak
+        0x73 if instruction == 0x0000_0073 => Flow::SystemCall(next), // ecall
+        0x73 if instruction == 0x0010_0073 => Flow::Trap,             // ebreak
         _ => Flow::Plain,
     }
 }

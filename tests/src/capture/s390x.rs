@@ -44,10 +44,11 @@ pub static TARGET: Target = Target {
     red_zone: 0,
     instruction: 6,
     breakpoint: 2,
-    decode,
+    decode: |code, pc, _| decode(code, pc),
     // COMPARE AND SWAP is one instruction.
-    exits: |_, _| Vec::new(),
+    exits: None,
     link: Some(2 + 14),
+    code_mask: !0,
     signal_pc: &[
         // Room for the callee (160), the old mask (8), a pointer to the registers (8), the PSW's mask (8).
         160 + 8 + 8 + 8,
@@ -70,8 +71,6 @@ fn decode(code: &[u8], pc: u64) -> Flow {
         0x07 if high != 0 && low == 14 => Flow::ReturnIf(pc.wrapping_add(2)),
         0x07 if high != 0 && low != 0 => Flow::Jump,
         0x0a => Flow::SystemCall(pc.wrapping_add(2)),
-        // The breakpoint that compilers and debuggers use.
-        0x00 if second == 1 => Flow::Trap,
         _ => Flow::Plain,
     }
 }
@@ -96,7 +95,6 @@ mod tests {
             (&[0x07, 0x07], Flow::Plain),                    // nopr %r7
             (&[0x07, 0xf0], Flow::Plain),                    // br 0: a serialisation
             (&[0x0a, 0x01], Flow::SystemCall(0x1002)),       // svc 1
-            (&[0x00, 0x01], Flow::Trap),
             (&[0x00, 0x00], Flow::Plain),
             (&[0x07], Flow::Plain),
             (&[], Flow::Plain),

@@ -1,9 +1,19 @@
 //! What the capturer needs to know of an architecture.
 
-use super::{aarch64, s390x, x86_64};
+use super::{aarch64, arm, loongarch64, mips64el, powerpc64le, riscv64, s390x, x86, x86_64};
 
 /// All that can be captured.
-pub const TARGETS: &[&Target] = &[&aarch64::TARGET, &s390x::TARGET, &x86_64::TARGET];
+pub const TARGETS: &[&Target] = &[
+    &aarch64::TARGET,
+    &arm::TARGET,
+    &loongarch64::TARGET,
+    &mips64el::TARGET,
+    &powerpc64le::TARGET,
+    &riscv64::TARGET,
+    &s390x::TARGET,
+    &x86::TARGET,
+    &x86_64::TARGET,
+];
 
 /// An architecture under qemu-user.
 pub struct Target {
@@ -11,7 +21,7 @@ pub struct Target {
     pub name: &'static str,
     /// The emulator.
     pub emulator: &'static str,
-    /// Where the emulator looks for the dynamic linker and shared libraries.
+    /// Where the emulator looks for the dynamic linker and shared libraries, where Debian's cross packages put them.
     pub sysroot: &'static str,
     /// Where the emulator is told to put the program's address 0 (`-B`): 0 where the program has 64 bits.
     pub guest_base: u64,
@@ -35,14 +45,16 @@ pub struct Target {
     pub instruction: usize,
     /// The `kind` of `Z0` packets.
     pub breakpoint: u8,
-    /// What the instruction in these bytes does, at this pc.
-    pub decode: fn(code: &[u8], pc: u64) -> Flow,
-    /// Where control leaves the sequence that begins with a load-exclusive instruction, given the code from
-    /// there (`EXCLUSIVE` instructions) and its pc. Stopping inside would make the store fail, for ever.
-    pub exits: fn(code: &[u8], pc: u64) -> Vec<u64>,
+    /// What the instruction in these bytes does, at this pc, with these registers (by slot).
+    pub decode: fn(code: &[u8], pc: u64, registers: &[u64]) -> Flow,
+    /// Only where stopping between a load-exclusive instruction and its store-exclusive makes the store fail, for ever:
+    /// where control leaves the sequence, given the code from its begin (`EXCLUSIVE` instructions) and its pc.
+    pub exits: Option<fn(code: &[u8], pc: u64) -> Vec<u64>>,
     /// Where a function that has just been entered returns to, if the return address is in a
     /// register: its slot. `None` where it is the word at sp.
     pub link: Option<usize>,
+    /// The bits of a code pointer that are its address.
+    pub code_mask: u64,
     /// Where signal frames hold the interrupted pc: offsets from sp at the handler's first instruction, one for
     /// each layout that the kernel has.
     pub signal_pc: &'static [u64],

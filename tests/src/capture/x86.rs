@@ -1,7 +1,7 @@
 //! i386, Linux. Instruction encodings as for [x86-64](super::x86_64), without its prefix; the signal frames from the kernel's
 //! `arch/x86/include/asm/sigframe.h` and `asm/sigcontext.h`.
 
-use super::target::{Asked, Flow, Slot, Target};
+use super::target::{Asked, Slot, Target};
 use super::x86_64::decode_with;
 
 /// eax, ecx, edx, ebx, esp, ebp, esi, edi, eip: gdb's order is that of the DWARF numbers ("System V ABI, Intel386 Architecture
@@ -47,6 +47,7 @@ pub static TARGET: Target = Target {
 
 #[cfg(test)]
 mod tests {
+    use super::super::target::Flow;
     use super::*;
 
     #[test]

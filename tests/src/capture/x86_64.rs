@@ -34,19 +34,21 @@ pub static TARGET: Target = Target {
     red_zone: 128,
     instruction: 15,
     breakpoint: 1,
-    decode,
-    exits: |_, _| Vec::new(),
+    decode: |code, pc, _| decode_with(code, pc, true),
+    exits: None,
     link: None,
+    code_mask: !0,
     // pretcode (8), ucontext up to uc_mcontext (40), r8 to r15 (64), rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp (64).
     signal_pc: &[8 + 40 + 64 + 64],
 };
 
-fn decode(code: &[u8], pc: u64) -> Flow {
+/// `long` is 64-bit mode, which has the REX prefix and `syscall`.
+pub(super) fn decode_with(code: &[u8], pc: u64, long: bool) -> Flow {
     let legacy = |byte: &u8| {
         matches!(byte, 0x66 | 0x67 | 0xf2 | 0xf3 | 0xf0 | 0x2e | 0x36 | 0x3e | 0x26 | 0x64 | 0x65)
     };
     let prefixes = code.iter().take_while(|byte| legacy(byte)).count();
-    let rex = code[prefixes..].first().is_some_and(|byte| byte & 0xf0 == 0x40);
+    let rex = long && code[prefixes..].first().is_some_and(|byte| byte & 0xf0 == 0x40);
     let opcode = prefixes + usize::from(rex);
     let after = |length: usize| pc.wrapping_add((opcode + length) as u64);
     match &code[opcode..] {
@@ -57,7 +59,8 @@ fn decode(code: &[u8], pc: u64) -> Flow {
             Some(4) => Flow::Jump,
             _ => Flow::Plain,
         },
-        [0x0f, 0x05, ..] => Flow::SystemCall(after(2)),
+        [0x0f, 0x05, ..] if long => Flow::SystemCall(after(2)),
+        [0xcd, 0x80, ..] => Flow::SystemCall(after(2)),
         [0xcc, ..] => Flow::Trap,
         _ => Flow::Plain,
     }
@@ -111,7 +114,7 @@ mod tests {
             (&[], Flow::Plain),
         ];
         for (code, flow) in cases {
-            assert_eq!(decode(code, 0x1000), *flow, "{code:02x?}");
+            assert_eq!(decode_with(code, 0x1000, true), *flow, "{code:02x?}");
         }
     }
 }

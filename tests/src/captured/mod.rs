@@ -56,5 +56,5 @@ pub use memory::CapturedMemory;
 pub use module::{CapturedModule, CapturedSection};
 pub use replay::{CapturedRegisters, Moment, Replay};
 pub use report::{Listed, Report, Spot};
-pub use run::{Call, Function, LoadedModule, NO_NUMBER, Run, Sample};
+pub use run::{Call, Function, LoadedModule, NO_NUMBER, PC_ALONE, Run, Sample};
 pub use tables::{Kind, Library, Loaded, Tables};

@@ -98,6 +98,9 @@ pub struct Run {
 /// The slot number of a register that has no DWARF number.
 pub const NO_NUMBER: u16 = u16::MAX;
 
+/// The slot number of pc where the ABI gives it no DWARF number.
+pub const PC_ALONE: u16 = u16::MAX - 1;
+
 impl Run {
     /// The function at `address` (avma).
     pub fn function(&self, address: u64) -> Option<&Function> {

@@ -203,11 +203,13 @@ fn h29_reads_across_a_page_end() {
 fn h30_tables_and_frame_pointers_alternate() {
     // A frame known by a table, one by its frame pointer, and so on; the table's frames leave the
     // frame pointer where it was, or save it, or use it.
+    let mut tried = 0;
     for arch in AnyArch::all() {
         let mut memory = Memory::new();
         let word = arch.word();
         let half = i32::from(arch.word_size().bytes());
-        let fp_rule = arch.frame_pointer_rule().expect("all of these have one");
+        let Some(fp_rule) = arch.frame_pointer_rule() else { continue };
+        tried += 1;
         let (CfaRule::Offset { offset: record, .. }, RaRule::AtCfa(ra), FpRule::AtCfa(fp)) =
             (fp_rule.cfa(), fp_rule.ra(), fp_rule.fp())
         else {
@@ -234,6 +236,9 @@ fn h30_tables_and_frame_pointers_alternate() {
         assert_eq!(sources, [None, Some(TABLE), by_fp], "{arch:?}");
         assert_eq!(found.end, End::Complete(Mark::ZeroFrameRecord));
     }
+    // x86-64, i386, AArch64 and Arm in both orders (Arm with both frame pointers), RISC-V of both sizes,
+    // LoongArch, and 16 made-up ones.
+    assert_eq!(tried, 27);
 }
 
 #[test]
@@ -264,13 +269,24 @@ fn h31_the_first_instructions_of_a_function() {
         let mut put = |at: u64, value| memory.put_word(at, value, arch.word_size(), arch.byte_order());
         put(sp, 0x2000);
         let record = sp + 8 * word;
-        put(record, 0);
-        put(record + word, 0x3000);
+        let fp_rule = arch.frame_pointer_rule();
+        if let Some(rule) = fp_rule
+            && let (CfaRule::Offset { offset, .. }, RaRule::AtCfa(ra), FpRule::AtCfa(fp)) =
+                (rule.cfa(), rule.ra(), rule.fp())
+        {
+            put(record.wrapping_add_signed((offset + fp).into()), 0);
+            put(record.wrapping_add_signed((offset + ra).into()), 0x3000);
+        }
         let registers = Registers::new(0x1000, [(arch.sp(), sp), (arch.fp(), record), (arch.ra(), 0x2000)]);
         let found = walk_with(arch, &Rules::default(), &registers, &memory);
         let caller = found.frames[1];
         assert_eq!((caller.pc, caller.sp), (Pc::Return(0x2000), caller_sp), "{arch:?}");
         assert_eq!(caller.provenance.source, Some(UnwindUserType::Instruction));
+        if fp_rule.is_none() {
+            // There is no more to know: not covered, or no back chain.
+            assert_eq!(found.frames.len(), 2, "{arch:?}");
+            continue;
+        }
         assert_eq!(found.frames[2].pc, Pc::Return(0x3000));
         // Where the code cannot be read the frame pointer is all there is, and the frame says so.
         memory.remove(0x1000, 16);

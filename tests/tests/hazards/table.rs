@@ -4,8 +4,8 @@ use unwind_arch::aarch64::Aarch64;
 use unwind_arch::x86_64::X86_64;
 use unwind_core::dwarf::{DwarfIndex, DwarfIndexEntry, DwarfSections, DwarfSource, Flavor, Section};
 use unwind_core::{
-    Arch, ByteOrder, End, Found, Frame, FrameSource, LookupError, MemoryError, MemoryReader, Options, Pc,
-    Query, Rule, UnwindUserFrame, UnwindUserType, Unwinder, UserRegisters,
+    Arch, End, Found, Frame, FrameSource, LookupError, MemoryError, MemoryReader, Options, Pc, Query, Rule,
+    UnwindUserFrame, UnwindUserType, Unwinder, UserRegisters,
 };
 use unwind_tests::synthetic::cfi::{self, CfiSection, Cie, Fde, Header, Program};
 use unwind_tests::synthetic::{AnyArch, Memory};

@@ -50,10 +50,10 @@ pub use registers::*;
 ///
 /// # The back chain
 /// Both ABIs demand it: the word at r1 is, at every instruction, the address of the caller's frame, and
-/// a function that calls others has its return address at 16 in that (ELFv2, section 2.2.2.1, "Stack
-/// frame organization"; ELFv1, section 3.2.2). So it is right at every return pc, whatever the compiler
-/// and its options, and serves as what a frame pointer is elsewhere. At an exact pc it cannot know
-/// whether the function has its frame yet, or ever will (ELFv2 leaf functions keep what they need below
+/// a function that calls others has its return address at 16 in that ("The Stack Frame" in chapter 2 of
+/// ELFv2, section 3.2.2 of ELFv1). So it is right at every return pc, whatever the compiler and its
+/// options, and serves as what a frame pointer is elsewhere. At an exact pc it cannot know whether the
+/// function has its frame yet, or ever will (functions that call no others may keep what they need below
 /// r1): where it has not, the word is the caller's, and the walk skips the caller; where it has, but the
 /// return address is not stored yet, the word at 16 is of an earlier call. r31 and the other
 /// callee-saved registers are not restored, because the chain does not say which a frame has saved.
@@ -123,8 +123,8 @@ impl Arch for Powerpc64 {
         None
     }
 
-    /// r1, r14 to r31, f14 to f31, cr2 to cr4, v20 to v31 (ELFv2, section 2.2.1.1, "Register roles";
-    /// ELFv1, section 3.2.1).
+    /// r1, r14 to r31, f14 to f31, cr2 to cr4, v20 to v31 ("Registers" in chapter 2 of ELFv2,
+    /// section 3.2.1 of ELFv1).
     #[inline]
     fn is_callee_saved(&self, register: Register) -> bool {
         matches!(register.0, 1 | 14..=31 | 46..=63 | 70..=72 | 97..=108)

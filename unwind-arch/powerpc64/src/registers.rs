@@ -1,6 +1,6 @@
 //! DWARF register numbers, and the registers at which a walk starts.
 //!
-//! Numbers: "64-Bit ELF V2 ABI Specification, Power Architecture" (OpenPOWER), section 2.4, "DWARF
+//! Numbers: "64-Bit ELF V2 ABI Specification, Power Architecture" (OpenPOWER), section "DWARF
 //! Definition", table "Mappings of Common Registers". gcc and binutils use them for ELFv1 as well, in
 //! `.eh_frame` and `.debug_frame`, where that ABI's document has other ones. Beyond those below, 66 is
 //! CTR, 68 to 75 are the fields of the condition register, of which 70 stands for all of it in call

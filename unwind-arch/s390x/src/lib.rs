@@ -58,7 +58,8 @@ pub use registers::*;
 /// # The back chain
 /// The ABI has one, but compilers write it only by `-mbackchain`: the first word of a frame is then
 /// the address of the caller's frame. At a return pc of such code the rule is right; nothing tells
-/// whether code was compiled so, and where it was not the word is whatever the frame keeps there.
+/// whether code was compiled so, and where it was not the word is whatever the frame keeps there: a
+/// zero ends the walk as if it were the chain's end.
 /// Nor does the rule know at an exact pc whether the function has its frame yet: where it has not, or
 /// never gets one, the word is the caller's and the walk skips the caller; between storing r14 and
 /// storing the chain it is unset. With `-mpacked-stack`, which kernels are compiled with, the words

@@ -128,7 +128,9 @@ impl Symbols {
     }
 
     fn sorted(mut found: Vec<Candidate>) -> Self {
-        found.sort_unstable();
+        found.sort_unstable_by(|one, other| {
+            (one.0, &one.2, one.1, &one.3).cmp(&(other.0, &other.2, other.1, &other.3))
+        });
         found.dedup_by_key(|candidate| candidate.0);
         let starts: Vec<u64> = found.iter().skip(1).map(|candidate| candidate.0).chain([u64::MAX]).collect();
         let symbols = found.into_iter().zip(starts).map(|((start, size, _, name), next)| {

@@ -9,8 +9,8 @@ use unwind_arch::AnyArch;
 use unwind_core::MemoryReader;
 
 use super::contents::Contents;
-use super::files::{FileSearch, Files, Likeness, compare};
-use super::link_map::{LinkMap, MAX_MODULES};
+use super::files::{FileSearch, Files};
+use super::link_map::MAX_MODULES;
 use super::memory::{CoreMemory, FilePiece};
 use super::notes::{MappedFile, Notes};
 use super::segments::Headers;
@@ -18,16 +18,14 @@ use super::{CoreProblem, MissingFile};
 use crate::elf::tables::ElfTables;
 use crate::elf::{BareCode, ElfError, ElfModule, ElfModules, Origin, image};
 
+mod file_list;
+mod program;
+
 /// Types of the auxiliary vector (`include/uapi/linux/auxvec.h`).
 const AT_PHDR: u64 = 3;
-const AT_PHNUM: u64 = 5;
 const AT_PAGESZ: u64 = 6;
-const AT_BASE: u64 = 7;
 const AT_ENTRY: u64 = 9;
 const AT_SYSINFO_EHDR: u64 = 33;
-
-/// How often one file may be loaded: dynamic loaders load it once, for each of their namespaces.
-const MAX_BIASES: usize = 32;
 
 /// What looking for a module in the core costs, whether there is one or not.
 const IMAGE_COST: u64 = 64 << 10;
@@ -109,255 +107,6 @@ impl<'c> Finder<'c> {
             files: self.files.contents,
             missing: self.missing,
             lists_all_code,
-        }
-    }
-
-    /// By `NT_FILE`, which says for each mapping which part of which file it shows.
-    fn by_file_list(&mut self, files: &'c [MappedFile]) {
-        let mut by_name: BTreeMap<&[u8], Vec<&MappedFile>> = BTreeMap::new();
-        for file in files {
-            by_name.entry(&file.name).or_default().push(file);
-        }
-        let program = self.notes.aux(AT_PHDR).or(self.notes.aux(AT_ENTRY));
-        for (name, shown) in by_name {
-            let code: Vec<&MappedFile> =
-                shown.iter().copied().filter(|file| self.may_be_code(file)).collect();
-            if code.is_empty() {
-                continue;
-            }
-            if self.modules.len().saturating_add(self.missing.len()) >= MAX_MODULES {
-                self.problems.push(CoreProblem::ModuleList);
-                return;
-            }
-            let (path, deleted) = path_and_mark(name);
-            let is_program = program
-                .is_some_and(|address| shown.iter().any(|file| (file.start..file.end).contains(&address)));
-            let here = match &self.search.executable {
-                Some(executable) if is_program => executable.clone(),
-                _ => self.search.find(&path),
-            };
-            if let Err(error) = self.shown(&path, deleted, &here, &shown, &code) {
-                if is_program && self.search.executable.is_some() && error == ElfError::OtherBuild {
-                    self.problems.push(CoreProblem::OtherProgram);
-                }
-                // Data, of which the core does not say that it is none of code.
-                let is_data = code.iter().all(|file| self.is_code(file.start).is_none());
-                if error != ElfError::NotElf || !is_data {
-                    self.missing.push(MissingFile { path, error });
-                }
-            }
-        }
-    }
-
-    /// A file by its mappings, `code` of which may be executable: from here, if it is the same,
-    /// else from the core, if that has it.
-    fn shown(
-        &mut self,
-        path: &Path,
-        deleted: bool,
-        here: &Path,
-        shown: &[&MappedFile],
-        code: &[&MappedFile],
-    ) -> Result<(), ElfError> {
-        let mut error = ElfError::DoesNotFit;
-        let opened = self.files.open(here);
-        match &opened {
-            Ok(file) => {
-                let biases = self.biases(&file.tables, code);
-                let mut memory = CoreMemory::of_core(self.headers, self.contents);
-                let likeness: Vec<_> =
-                    biases.iter().map(|bias| compare(&file.tables, *bias, &mut memory)).collect();
-                if likeness.contains(&Likeness::Different) {
-                    error = ElfError::OtherBuild;
-                } else if !biases.is_empty() {
-                    let origin = Origin::File(here.to_owned());
-                    for (bias, likeness) in biases.into_iter().zip(likeness) {
-                        let loadable = Loadable {
-                            tables: Arc::clone(&file.tables),
-                            origin: origin.clone(),
-                            file: Some(file.index),
-                        };
-                        self.place(path, deleted, loadable, bias, likeness == Likeness::Same);
-                    }
-                    return Ok(());
-                }
-            }
-            Err(other) => error = *other,
-        }
-        let mut placed = false;
-        for first in shown.iter().filter(|file| file.offset == 0).take(MAX_BIASES) {
-            if let Some(loadable) = self.in_core(first.start) {
-                for bias in self.biases(&loadable.tables, &[first]) {
-                    let Loadable { tables, origin, .. } = &loadable;
-                    let loadable =
-                        Loadable { tables: Arc::clone(tables), origin: origin.clone(), file: None };
-                    self.place(path, deleted, loadable, bias, true);
-                    placed = true;
-                }
-            }
-        }
-        if placed { Ok(()) } else { Err(error) }
-    }
-
-    fn biases(&self, tables: &ElfTables, mappings: &[&MappedFile]) -> Vec<u64> {
-        let bias = |file: &&MappedFile| {
-            let executable = self.is_code(file.start).unwrap_or(false);
-            let bias =
-                tables.bias(file.start, file.end.saturating_sub(file.start), file.offset, executable)?;
-            Some(self.headers.word.truncate(bias))
-        };
-        let mut biases: Vec<u64> = mappings.iter().filter_map(bias).collect();
-        biases.sort_unstable();
-        biases.dedup();
-        biases.truncate(MAX_BIASES);
-        biases
-    }
-
-    /// Without `NT_FILE`: by the program, which the auxiliary vector tells the place of, and the
-    /// dynamic loader's list, which the program leads to.
-    fn by_program(&mut self) {
-        let Some((tables, bias)) = self.program() else {
-            self.problems.push(CoreProblem::NoProgram);
-            return;
-        };
-        let word = self.headers.word;
-        let mut list = Vec::new();
-        if let Some(dynamic) = tables.start.dynamic {
-            // Names of libraries are also in the part of files that the core leaves out.
-            let pieces = in_order(self.pieces.clone());
-            let mut memory = CoreMemory {
-                headers: self.headers,
-                contents: self.contents,
-                pieces: &pieces,
-                files: &self.files.contents,
-            };
-            let mut map = LinkMap { memory: &mut memory, word, order: self.headers.order };
-            let whole = map.read(word.wrapping_offset(dynamic, bias), &mut list);
-            if whole.is_none() && tables.start.interpreter.is_some() {
-                self.problems.push(CoreProblem::ModuleList);
-            }
-        }
-        // The first is the program. The vDSO has a name without a path, which qemu leaves out.
-        let vdso = self.notes.aux(AT_SYSINFO_EHDR);
-        for linked in list.iter().skip(1) {
-            match &linked.name {
-                Some(name) if name.contains(&b'/') => {
-                    self.linked(&path(name), |_| Some(word.truncate(linked.bias)));
-                }
-                None if vdso != Some(linked.bias) => self.problems.push(CoreProblem::ModuleList),
-                _ => {}
-            }
-        }
-        let base = self.notes.aux(AT_BASE).filter(|base| *base != 0);
-        if let (Some(base), Some(interpreter)) = (base, &tables.start.interpreter)
-            && !self.modules.iter().any(|module| self.is_first_address(module, base))
-        {
-            // It has crashed before it could list itself.
-            self.linked(&path(interpreter), |tables| {
-                let first = tables.loads.iter().map(|load| load.svma).min()?;
-                Some(word.truncate(base.wrapping_sub(first)))
-            });
-        }
-    }
-
-    /// Whether the loaded file begins at `address`.
-    fn is_first_address(&self, module: &ElfModule, address: u64) -> bool {
-        let first = module.tables.loads.iter().map(|load| load.svma).min();
-        first.is_some_and(|first| {
-            let start = self.headers.word.wrapping_offset(first, module.bias);
-            start & !self.page.wrapping_sub(1) == address
-        })
-    }
-
-    /// A file of the dynamic loader's list.
-    fn linked(&mut self, path: &Path, bias: impl Fn(&ElfTables) -> Option<u64>) {
-        let here = self.search.find(path);
-        let added = self.files.open(&here).and_then(|file| {
-            let bias = bias(&file.tables).ok_or(ElfError::DoesNotFit)?;
-            let mut memory = CoreMemory::of_core(self.headers, self.contents);
-            let likeness = compare(&file.tables, bias, &mut memory);
-            if likeness == Likeness::Different {
-                return Err(ElfError::OtherBuild);
-            }
-            let loadable =
-                Loadable { tables: file.tables, origin: Origin::File(here.clone()), file: Some(file.index) };
-            self.place(path, false, loadable, bias, likeness == Likeness::Same);
-            Ok(())
-        });
-        if let Err(error) = added {
-            self.missing.push(MissingFile { path: path.to_owned(), error });
-        }
-    }
-
-    /// Adds the program: the file that was given; the one that the command line names; or what is
-    /// in memory. Its tables and its bias.
-    fn program(&mut self) -> Option<(Arc<ElfTables>, u64)> {
-        let named = self.notes.process.command.split(|byte| *byte == b' ').next().unwrap_or_default();
-        let named = Some(path(named)).filter(|path| path.is_absolute()).map(|path| self.search.find(&path));
-        let given = self.search.executable.clone();
-        let is_given = given.is_some();
-        let in_file = given.or(named).and_then(|here| self.program_in_file(&here, is_given));
-        if in_file.is_some() {
-            return in_file;
-        }
-        // The program headers lie right behind the ELF header, as all linkers put them.
-        let header = match self.headers.word {
-            unwind_core::WordSize::Four => 52,
-            unwind_core::WordSize::Eight => 64,
-        };
-        let loadable = self.in_core(self.notes.aux(AT_PHDR)?.checked_sub(header)?)?;
-        let bias = self.bias_of_program(&loadable.tables)?;
-        let tables = Arc::clone(&loadable.tables);
-        let name = path(&self.notes.process.name);
-        self.place(&name, false, loadable, bias, true);
-        Some((tables, bias))
-    }
-
-    fn program_in_file(&mut self, here: &Path, is_given: bool) -> Option<(Arc<ElfTables>, u64)> {
-        let file = match self.files.open(here) {
-            Ok(file) => file,
-            Err(error) => {
-                if is_given {
-                    self.missing.push(MissingFile { path: here.to_owned(), error });
-                }
-                return None;
-            }
-        };
-        let mut memory = CoreMemory::of_core(self.headers, self.contents);
-        let bias = self.bias_of_program(&file.tables);
-        let likeness = bias.map(|bias| compare(&file.tables, bias, &mut memory));
-        let (Some(bias), Some(likeness @ (Likeness::Same | Likeness::Unknown))) = (bias, likeness) else {
-            if is_given {
-                self.problems.push(CoreProblem::OtherProgram);
-            }
-            return None;
-        };
-        let tables = Arc::clone(&file.tables);
-        let origin = Origin::File(here.to_owned());
-        let loadable = Loadable { tables: file.tables, origin, file: Some(file.index) };
-        self.place(here, false, loadable, bias, likeness == Likeness::Same);
-        Some((tables, bias))
-    }
-
-    /// The bias of the program, if the auxiliary vector can be that of this file. Without an
-    /// auxiliary vector, a program that is linked to where it runs has none.
-    fn bias_of_program(&self, tables: &ElfTables) -> Option<u64> {
-        let word = self.headers.word;
-        if (tables.machine, tables.word_size, tables.byte_order)
-            != (self.headers.machine, word, self.headers.order)
-        {
-            return None;
-        }
-        let entry =
-            self.notes.aux(AT_ENTRY).map(|entry| word.truncate(entry.wrapping_sub(tables.start.entry)));
-        let headers = self.notes.aux(AT_PHDR).zip(tables.start.headers);
-        let headers = headers.map(|(avma, svma)| word.truncate(avma.wrapping_sub(svma)));
-        let count = self.notes.aux(AT_PHNUM).unwrap_or(tables.start.header_count);
-        match (headers, entry) {
-            _ if count != tables.start.header_count => None,
-            (Some(headers), Some(entry)) if headers != entry => None,
-            (Some(bias), _) | (None, Some(bias)) => Some(bias),
-            (None, None) => Some(0),
         }
     }
 

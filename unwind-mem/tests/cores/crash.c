@@ -4,6 +4,9 @@
  *
  * where ‖ is the signal that the trap in `callback` raises. The same signal again, in `crash`, ends
  * the program with a core dump.
+ *
+ * On RISC-V and LoongArch there is no handler, and `callback` ends it: handlers return by way of the
+ * vDSO there, which qemu leaves out of its cores.
  */
 
 typedef unsigned long word;
@@ -175,7 +178,11 @@ NOINLINE static int again(int n, int (*last)(int)) {
 
 NOINLINE int main(void) {
     static struct action action = ACTION(handler);
+#if !defined __riscv && !defined __loongarch64
     call(RT_SIGACTION, ILL, (long)&action, 0, SIGNAL_SET_BYTES);
+#else
+    (void)&action, (void)call;
+#endif
     return again(3, callback) + zero;
 }
 
