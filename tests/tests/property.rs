@@ -8,7 +8,9 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use unwind_core::{Arch, Frame, MemoryReader, Pc, Unwinder};
 use unwind_tests::reference::{Walk, agree, walk, walk_by_library};
-use unwind_tests::synthetic::{Answer, AnyArch, Counting, Memory, Rules, Stack, lay_out, strategy};
+use unwind_tests::synthetic::{
+    Answer, AnyArch, ChainSpec, Counting, Memory, Rules, Stack, lay_out, strategy,
+};
 
 fn unwinder(stack: &Stack) -> Unwinder<AnyArch, &Rules> {
     Unwinder::with_options(stack.arch, &stack.rules, stack.options.clone())
@@ -33,19 +35,71 @@ fn check_order(frames: &[Frame]) {
     }
 }
 
+fn check_agreement(arch: AnyArch, spec: &ChainSpec) -> Result<(), TestCaseError> {
+    let stack = lay_out(arch, spec);
+    let truth = stack.truth();
+    let reference = reference(&stack, &stack.memory);
+    prop_assert_eq!(agree(&reference, &truth), Ok(()), "the reference against the truth");
+    let library = library(&stack, || &stack.memory);
+    prop_assert_eq!(agree(&library, &reference), Ok(()), "the library against the reference");
+    prop_assert_eq!(&library, &truth);
+    check_order(&library.frames);
+    Ok(())
+}
+
+/// The same for one real architecture after the other: none is left to chance.
+macro_rules! each_architecture {
+    ($($test:ident $name:literal $variants:literal,)*) => {
+        $(
+            proptest! {
+                #![proptest_config(strategy::cases(100))]
+
+                #[test]
+                fn $test(spec in strategy::chain(12)) {
+                    for arch in named($name) {
+                        check_agreement(arch, &spec)?;
+                    }
+                }
+            }
+        )*
+
+        /// Every real one has a test of its own, with so many byte orders, sizes and frame pointers.
+        #[test]
+        fn no_architecture_is_left_out() {
+            let mut all = 0;
+            $(
+                assert_eq!(named($name).count(), $variants, $name);
+                all += $variants;
+            )*
+            assert_eq!(all, AnyArch::real().len());
+        }
+    };
+}
+
+fn named(name: &str) -> impl Iterator<Item = AnyArch> {
+    AnyArch::real().into_iter().filter(move |arch| arch.name() == name)
+}
+
+each_architecture! {
+    x86_64 "x86_64" 1,
+    aarch64 "aarch64" 2,
+    x86 "x86" 1,
+    arm "arm" 4,
+    riscv64 "riscv64" 1,
+    riscv32 "riscv32" 1,
+    mips "mips" 2,
+    mips64 "mips64" 2,
+    s390x "s390x" 1,
+    powerpc64 "powerpc64" 2,
+    loongarch64 "loongarch64" 1,
+}
+
 proptest! {
     #![proptest_config(strategy::cases(1000))]
 
     #[test]
     fn library_reference_and_truth_agree(arch in strategy::arch(), spec in strategy::chain(12)) {
-        let stack = lay_out(arch, &spec);
-        let truth = stack.truth();
-        let reference = reference(&stack, &stack.memory);
-        prop_assert_eq!(agree(&reference, &truth), Ok(()), "the reference against the truth");
-        let library = library(&stack, || &stack.memory);
-        prop_assert_eq!(agree(&library, &reference), Ok(()), "the library against the reference");
-        prop_assert_eq!(&library, &truth);
-        check_order(&library.frames);
+        check_agreement(arch, &spec)?;
     }
 
     /// Three words of the stack, and the code around the pc, are the most that a plain step reads.

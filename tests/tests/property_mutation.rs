@@ -214,7 +214,7 @@ proptest! {
         let stack = lay_out(arch, &spec);
         let unwinder = unwinder(&stack);
         let mut tracking =
-            unwinder.frames_tracking::<64, _>(&stack.registers, &stack.memory).expect("ip and sp are known");
+            unwinder.frames_tracking::<128, _>(&stack.registers, &stack.memory).expect("ip and sp are known");
         let frames: Vec<Frame> = (&mut tracking).collect();
         let end = tracking.end().expect("it has ended");
         prop_assert_eq!(Walk { frames, end }, stack.truth());

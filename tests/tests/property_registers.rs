@@ -287,7 +287,7 @@ proptest! {
         }
         let mut known: BTreeMap<Register, Option<u64>> =
             innermost.values.iter().map(|(register, value)| (*register, Some(*value))).collect();
-        let mut state = unwinder.start_tracking::<64>(&registers).expect("ip and sp are known");
+        let mut state = unwinder.start_tracking::<128>(&registers).expect("ip and sp are known");
         for (index, caller) in frames.iter().enumerate().skip(1) {
             let frame = unwinder.next(&mut state, &mut &program.memory);
             let frame = frame.map_err(|end| TestCaseError::fail(format!("frame {index}: {end:?}")))?;

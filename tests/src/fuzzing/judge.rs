@@ -107,12 +107,24 @@ fn judge<'d, S: UnwindSection<Slice<'d>>>(
     bases: &BaseAddresses,
 ) -> Option<Judgement> {
     let fde = section.fde_for_address(bases, made.pc, S::cie_from_offset).ok()?;
-    let cie = fde.cie();
-    // gimli takes an indirect pointer for the address, and has no wrapping ranges.
-    let is_indirect = cie.fde_address_encoding().is_some_and(|encoding| encoding.0 & 0x80 != 0);
-    let end = fde.initial_address().checked_add(fde.len())?;
     let size = made.arch.word_size();
-    if is_indirect || end > size.max_address() || cie.address_size() != size.bytes() {
+    // gimli takes an indirect pointer for the address, and has no wrapping ranges: what it found is
+    // not what counts, or what it passed over is.
+    let mut entries = section.entries(bases);
+    loop {
+        let gimli::CieOrFde::Fde(entry) = entries.next().ok()?? else { continue };
+        let entry = entry.parse(S::cie_from_offset).ok()?;
+        let is_indirect = entry.cie().fde_address_encoding().is_some_and(|encoding| encoding.0 & 0x80 != 0);
+        let end = entry.initial_address().checked_add(entry.len())?;
+        if is_indirect || end > size.max_address() {
+            return None;
+        }
+        if entry.offset() == fde.offset() {
+            break;
+        }
+    }
+    let cie = fde.cie();
+    if cie.address_size() != size.bytes() {
         return None;
     }
     // What a CIE says about locations has no meaning.

@@ -272,7 +272,7 @@ fn bounded<S: FrameSource<AnyArch>, M: MemoryReader + Clone>(
     // registers it restores, ten of code that might say something, and three words.
     assert!(counting.reads.len() <= found.frames.len() * 400, "{} reads", counting.reads.len());
     check_order(&found.frames);
-    let tracking = unwinder.frames_tracking::<64, _>(registers, memory).expect("ip and sp are known");
+    let tracking = unwinder.frames_tracking::<128, _>(registers, memory).expect("ip and sp are known");
     assert!(tracking.count() <= limit, "more frames than allowed");
     found
 }

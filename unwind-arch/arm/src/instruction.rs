@@ -51,12 +51,13 @@ const WIDE: u16 = 0xe800;
 /// at most does.
 fn set(order: ByteOrder, before: &[u8]) -> Option<Set> {
     let (_, words) = before.as_rchunks::<4>();
-    let always = words.iter().filter(|bytes| {
-        let [first, .., last] = **bytes;
+    let always = |bytes: &[u8; 4]| {
+        let [first, .., last] = *bytes;
         let high = if order == ByteOrder::Little { last } else { first };
         high >> 4 == 0xe
-    });
-    match (words.len(), always.count()) {
+    };
+    let count = words.iter().fold(0usize, |count, word| count.wrapping_add(usize::from(always(word))));
+    match (words.len(), count) {
         (words @ 3.., always) if always == words => Some(Set::A32),
         (3.., 0 | 1) => Some(Set::T32),
         _ => None,

@@ -7,6 +7,7 @@ use unwind_mem::elf::IndexRoom;
 
 use crate::arguments::How;
 use crate::live::{self, Report};
+use crate::symbols;
 use crate::walk::{self, Stack};
 
 /// Prints every thread. The exit status is 1 where there is none.
@@ -14,9 +15,10 @@ pub(crate) fn show(path: &Path, search: &FileSearch, how: &How) -> Result<i32, S
     let core = CoreDump::open(path, search).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut room = IndexRoom::default();
     let sources = core.modules().sources(&mut room);
+    let entry = symbols::entry_function(core.modules());
     let name = String::from_utf8_lossy(core.name()).into_owned();
     let stacks = core.threads().iter().map(|thread| {
-        let unwinder = walk::unwinder(thread.arch, &sources, core.lists_all_code(), how)?;
+        let unwinder = walk::unwinder(thread.arch, &sources, core.lists_all_code(), entry.clone(), how)?;
         let (frames, end) = walk::walk_cached(&unwinder, &thread.registers, core.memory());
         Ok(Stack { tid: thread.tid, name: name.clone(), frames, end })
     });

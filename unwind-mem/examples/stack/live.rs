@@ -9,7 +9,7 @@ use unwind_mem::process::{Access, ProcessError, StoppedProcess, StoppedThread};
 use crate::arguments::How;
 use crate::symbols::Symbolizer;
 use crate::walk::{self, Stack};
-use crate::{json, text};
+use crate::{json, symbols, text};
 
 /// Everything that is to be told about a process, live or dumped.
 pub(crate) struct Report<'m> {
@@ -69,10 +69,11 @@ pub(crate) fn walk_all(
 ) -> Result<Vec<Stack>, String> {
     let mut room = IndexRoom::default();
     let sources = modules.sources(&mut room);
+    let entry = symbols::entry_function(modules);
     threads
         .iter()
         .map(|thread| {
-            let unwinder = walk::unwinder(thread.arch, &sources, true, how)?;
+            let unwinder = walk::unwinder(thread.arch, &sources, true, entry.clone(), how)?;
             let (frames, end) = walk::walk(&unwinder, &thread.registers, pid);
             Ok(Stack { tid: thread.tid, name: thread.name.clone(), frames, end })
         })

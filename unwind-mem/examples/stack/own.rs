@@ -44,7 +44,7 @@ pub(crate) fn show(how: &How) -> Result<i32, String> {
     // They live as long as the signal handler may be called.
     let modules: &'static ElfModules = Box::leak(Box::new(modules));
     let sources = Box::leak(Box::new(modules.sources(Box::leak(Box::new(IndexRoom::default())))));
-    let unwinder = walk::unwinder(modules.arch(), sources, true, how)?;
+    let unwinder = walk::unwinder(modules.arch(), sources, true, None, how)?;
     let sampler = SAMPLER.get_or_init(|| Sampler {
         unwinder,
         sample: Mutex::new(Sample { frames: Vec::with_capacity(ROOM), end: Err(StartError::NoRoom) }),

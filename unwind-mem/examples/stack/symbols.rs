@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use object::read::elf::{Dyn, ElfFile64, GnuHashTable, HashTable, ProgramHeader, Sym};
@@ -75,6 +76,16 @@ impl<'m> Symbolizer<'m> {
         });
         Place { module: Some(module), svma, function, lines: lines.find(lookup), signal_frame: false }
     }
+}
+
+/// The function that the program begins with (avma), if its symbol says how long it is.
+pub(crate) fn entry_function(modules: &ElfModules) -> Option<Range<u64>> {
+    let entry = modules.entry()?;
+    let module = modules.find(entry)?;
+    let symbols = Symbols::of(module);
+    let function = symbols.find(entry.wrapping_sub(module.bias))?;
+    let at = |svma: u64| svma.wrapping_add(module.bias);
+    Some(at(function.start)..at(function.end)).filter(|function| function.start == entry)
 }
 
 pub(crate) fn demangle(name: &str) -> String {

@@ -1,5 +1,7 @@
 //! Walking a thread's stack.
 
+use std::ops::Range;
+
 use unwind_arch::AnyArch;
 use unwind_core::{
     End, Frame, MemoryReader, Module, ModuleMap, Options, StartError, Unwinder, UserRegisters,
@@ -29,12 +31,14 @@ pub(crate) fn unwinder<'m>(
     arch: AnyArch,
     sources: &'m [Module<Option<ElfSource<'m>>>],
     complete: bool,
+    entry_function: Option<Range<u64>>,
     how: &How,
 ) -> Result<Unwinder<AnyArch, Source<'m>>, String> {
     let map = ModuleMap::new(&arch, sources).map_err(|error| format!("the memory map is broken: {error}"))?;
     let mut options = Options::default();
     options.types = how.types;
     options.guesses = how.guesses;
+    options.entry_function = entry_function;
     if let Some(frames) = how.frames {
         options.max_frames = frames;
     }

@@ -12,6 +12,8 @@ pub(super) struct Linked {
     pub(super) bias: u64,
     /// `l_name`: empty for the program itself; `None` where it cannot be read.
     pub(super) name: Option<Vec<u8>>,
+    /// Where its dynamic section is (avma): `l_ld`.
+    pub(super) dynamic: u64,
 }
 
 /// The most entries of a dynamic section, modules, and bytes of a name.
@@ -49,7 +51,8 @@ impl LinkMap<'_> {
             }
             let bias = self.at(entry, 0).ok()?;
             let name = self.at(entry, 1).ok()?;
-            list.push(Linked { bias, name: self.text(name) });
+            let dynamic = self.at(entry, 2).ok()?;
+            list.push(Linked { bias, name: self.text(name), dynamic });
             entry = self.at(entry, 3).ok()?;
         }
         Some(())
@@ -163,8 +166,8 @@ mod tests {
     #[test]
     fn lists_of_both_classes_and_byte_orders() {
         let want = [
-            Linked { bias: 0x5000, name: Some(Vec::new()) },
-            Linked { bias: 0x7000, name: Some(b"/lib/c".to_vec()) },
+            Linked { bias: 0x5000, name: Some(Vec::new()), dynamic: 0 },
+            Linked { bias: 0x7000, name: Some(b"/lib/c".to_vec()), dynamic: 0 },
         ];
         for word in [WordSize::Four, WordSize::Eight] {
             for order in [ByteOrder::Little, ByteOrder::Big] {

@@ -102,7 +102,7 @@ impl<'c> Finder<'c> {
         self.modules.retain(|module| !module.ranges.is_empty());
         self.modules.sort_by_key(|module| module.ranges.first().map(|range| range.start));
         Found {
-            modules: ElfModules::new(arch, self.modules, bare),
+            modules: ElfModules::new(arch, self.modules, bare).with_entry(self.notes.aux(AT_ENTRY)),
             pieces: in_order(self.pieces),
             files: self.files.contents,
             missing: self.missing,

@@ -17,9 +17,10 @@ use super::{ElfError, ElfSource};
 /// by [`sources`](ElfModules::sources).
 #[derive(Debug)]
 pub struct ElfModules {
-    pub(crate) arch: AnyArch,
-    pub(crate) modules: Vec<ElfModule>,
-    pub(crate) bare: Vec<BareCode>,
+    arch: AnyArch,
+    modules: Vec<ElfModule>,
+    bare: Vec<BareCode>,
+    entry: Option<u64>,
 }
 
 /// An ELF file as it is loaded in a target. A file that is loaded twice is two of these.
@@ -85,7 +86,22 @@ impl ElfModules {
         for module in &mut modules {
             module.sframe_error = module.tables.check_sframe(&arch).err();
         }
-        ElfModules { arch, modules, bare }
+        ElfModules { arch, modules, bare, entry: None }
+    }
+
+    /// The same for a target whose program begins at `entry` (avma).
+    pub(crate) fn with_entry(mut self, entry: Option<u64>) -> Self {
+        self.entry = entry;
+        self
+    }
+
+    /// Where the program begins (avma), without the bit that stands for Arm's T32 code: the auxiliary
+    /// vector's `AT_ENTRY`. The function that begins there is the outermost one of the main thread,
+    /// which not every C library's tables say: with its symbol's size it makes
+    /// [`Options::entry_function`](unwind_core::Options::entry_function).
+    pub fn entry(&self) -> Option<u64> {
+        let is_arm = matches!(self.arch, AnyArch::Arm(_));
+        self.entry.map(|entry| if is_arm { entry & !1 } else { entry })
     }
 
     /// The architecture of the target's program.

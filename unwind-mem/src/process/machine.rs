@@ -39,7 +39,8 @@ pub(super) fn registers(tid: u32) -> Result<(AnyArch, AnyRegisters), ProcessErro
     let (_, _, machine, word) = *set.ok_or(ProcessError::UnknownMachine)?;
     // Only a machine's own processes can be stopped.
     let order = if cfg!(target_endian = "big") { ByteOrder::Big } else { ByteOrder::Little };
-    let mut arch = arch(machine, word, order, 0)?;
+    let arch = tables::arch(machine, word, order, 0);
+    let mut arch = arch.ok_or(unsupported(machine, word))?;
     if let AnyArch::Aarch64(aarch64) = arch {
         let mut masks = [0; 16];
         match sys::register_set(thread, PAC_MASK, &mut masks) {
@@ -59,10 +60,9 @@ pub(super) fn registers(tid: u32) -> Result<(AnyArch, AnyRegisters), ProcessErro
 
 /// The architecture that an ELF file is for.
 pub(super) fn arch_of(tables: &ElfTables) -> Result<AnyArch, ProcessError> {
-    arch(tables.machine, tables.word_size, tables.byte_order, tables.flags)
+    tables.arch().ok_or(unsupported(tables.machine, tables.word_size))
 }
 
-fn arch(machine: u16, word: WordSize, order: ByteOrder, flags: u32) -> Result<AnyArch, ProcessError> {
-    let bits = word.bytes().saturating_mul(8);
-    tables::arch(machine, word, order, flags).ok_or(ProcessError::UnsupportedMachine { machine, bits })
+fn unsupported(machine: u16, word: WordSize) -> ProcessError {
+    ProcessError::UnsupportedMachine { machine, bits: word.bytes().saturating_mul(8) }
 }

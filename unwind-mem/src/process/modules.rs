@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use unwind_core::MemoryError;
+use unwind_arch::AnyArch;
+use unwind_core::{Arch, ByteOrder, MemoryError};
 
 use super::maps::{self, FileId, Mapping};
 use super::open::{Opened, Opener};
@@ -32,8 +33,32 @@ impl ElfModules {
         }
         let mut memory = ProcessMemory::new(pid);
         let mut opener = Opener { pid, memory: &mut memory };
-        of_mappings(&mappings, &mut opener).map_err(memory_error)?.finish()
+        let found = of_mappings(&mappings, &mut opener).map_err(memory_error)?.finish()?;
+        let entry = fs::read(format!("/proc/{pid}/auxv")).ok().and_then(|auxv| entry(&found.arch(), &auxv));
+        Ok(found.with_entry(entry))
     }
+}
+
+/// `AT_ENTRY` of the auxiliary vector: pairs of words.
+fn entry(arch: &AnyArch, auxv: &[u8]) -> Option<u64> {
+    let size = usize::from(arch.word_size().bytes());
+    let mut words = auxv.chunks_exact(size).map(|word| {
+        let mut bytes = [0; 8];
+        match arch.byte_order() {
+            ByteOrder::Little => bytes.get_mut(..size)?.copy_from_slice(word),
+            ByteOrder::Big => bytes.get_mut(8usize.checked_sub(size)?..)?.copy_from_slice(word),
+        }
+        Some(match arch.byte_order() {
+            ByteOrder::Little => u64::from_le_bytes(bytes),
+            ByteOrder::Big => u64::from_be_bytes(bytes),
+        })
+    });
+    while let (Some(Some(kind)), Some(value)) = (words.next(), words.next()) {
+        if kind == 9 {
+            return value;
+        }
+    }
+    None
 }
 
 fn of_mappings(mappings: &[Mapping], opener: &mut Opener<'_>) -> Result<Found, MemoryError> {

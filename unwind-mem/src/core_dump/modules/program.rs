@@ -41,19 +41,22 @@ impl Finder<'_> {
             }
         }
         // The first is the program. The vDSO has a name without a path, which qemu leaves out.
-        let vdso = self.notes.aux(AT_SYSINFO_EHDR);
+        let vdso = self.notes.aux(AT_SYSINFO_EHDR).and_then(|start| self.headers.segment(start)).copied();
         for linked in list.iter().skip(1) {
             match &linked.name {
                 Some(name) if name.contains(&b'/') => {
                     self.linked(&path(name), |_| Some(word.truncate(linked.bias)));
                 }
-                None if vdso != Some(linked.bias) => self.problems.push(CoreProblem::ModuleList),
+                None if vdso != self.headers.segment(linked.dynamic).copied() => {
+                    self.problems.push(CoreProblem::ModuleList);
+                }
                 _ => {}
             }
         }
         let base = self.notes.aux(AT_BASE).filter(|base| *base != 0);
         if let (Some(base), Some(interpreter)) = (base, &tables.start.interpreter)
             && !self.modules.iter().any(|module| self.is_first_address(module, base))
+            && !self.missing.iter().any(|missing| missing.path == path(interpreter))
         {
             // It has crashed before it could list itself.
             self.linked(&path(interpreter), |tables| {
