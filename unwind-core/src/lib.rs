@@ -82,6 +82,8 @@ extern crate std;
 
 mod address;
 mod arch;
+#[cfg(target_has_atomic = "64")]
+mod cache;
 mod convention;
 #[cfg(feature = "dwarf")]
 pub mod dwarf;
@@ -109,6 +111,8 @@ mod walk;
 
 pub use address::{ByteOrder, Pc, WordSize};
 pub use arch::{Arch, CfiVendor, Code, SignalFrame};
+#[cfg(target_has_atomic = "64")]
+pub use cache::{CacheSlot, Cached, RuleCache};
 pub use frame::{Base, CfaRule, FpRule, FrameKind, RaRule, UnwindUserFrame};
 #[cfg(feature = "layout")]
 pub use layout::{LayoutError, PerfLayout, RegisterLayout};

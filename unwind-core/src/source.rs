@@ -50,6 +50,24 @@ impl UnwindUserType {
         UnwindUserType::FramePointer,
     ];
 
+    /// Its place in the order of priority.
+    #[cfg(target_has_atomic = "64")]
+    #[inline]
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            UnwindUserType::Embedder => 0,
+            UnwindUserType::Table => 1,
+            UnwindUserType::SFrame => 2,
+            UnwindUserType::Dwarf => 3,
+            UnwindUserType::Ehabi => 4,
+            UnwindUserType::SignalTrampoline => 5,
+            UnwindUserType::NullCall => 6,
+            UnwindUserType::Instruction => 7,
+            UnwindUserType::BackChain => 8,
+            UnwindUserType::FramePointer => 9,
+        }
+    }
+
     const fn bit(self) -> u16 {
         match self {
             UnwindUserType::Embedder => 1,

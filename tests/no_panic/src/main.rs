@@ -11,9 +11,10 @@ use unwind_arch::{AnyArch, AnyRegisters};
 use unwind_core::dwarf::{DwarfIndex, DwarfIndexEntry, DwarfSections, DwarfSource, Flavor, Section};
 use unwind_core::ehabi::{self, EhabiSections, EhabiSource, Unwinding};
 use unwind_core::sframe::{Check, RegistrySlot, SFrameIndex, SFrameIndexEntry, SFrameRegistry, SFrameSource};
+use unwind_core::table::{Table, TableCompiler, TableRoom, TableSlot, TableSource};
 use unwind_core::{
-    Arch, ByteOrder, FrameSource, MemoryError, MemoryReader, Module, ModuleMap, Options, Register,
-    RegisterFile, UnwindUserTypes, Unwinder, UserRegisters, WordSize, from_fn,
+    Arch, ByteOrder, CacheSlot, Cached, FrameSource, MemoryError, MemoryReader, Module, ModuleMap, Options,
+    Register, RegisterFile, RuleCache, UnwindUserTypes, Unwinder, UserRegisters, WordSize, from_fn,
 };
 
 /// Never called: `check` fails if it is linked.
@@ -33,8 +34,8 @@ extern "C" fn main(arguments: i32) -> i32 {
     let words = [black_box(0u64); 64];
     let words = black_box(&words[..]);
     let mut frames = 0usize;
-    for (machine, data) in [(62, 1), (183, 1), (183, 2)] {
-        if let Some(arch) = AnyArch::from_elf(black_box(machine), 2, black_box(data)) {
+    for (machine, class, data) in [(62, 2, 1), (183, 2, 2), (40, 1, 1)] {
+        if let Some(arch) = AnyArch::from_elf(black_box(machine), black_box(class), black_box(data)) {
             frames = frames.wrapping_add(walks(arch, bytes, words));
             frames = frames.wrapping_add(layouts(arch, bytes));
         }
@@ -64,6 +65,15 @@ fn walks<A: Arch>(arch: A, bytes: &[u8], words: &[u64]) -> usize {
     let dwarf = DwarfSource::new(DwarfSections { debug_frame_index, ..sections });
     let verified = dwarf.verify_hdr(&arch).is_ok();
 
+    let (mut table, mut rules) = ([0; 512], [TableSlot::default(); 16]);
+    let room = TableRoom { bytes: black_box(&mut table), rules: black_box(&mut rules) };
+    let text = black_box(0x1000)..black_box(0x2000);
+    let table = debug_frame_index
+        .and_then(|index| TableCompiler::new(arch, dwarf, Flavor::DebugFrame, index, text, room).ok())
+        .and_then(|mut compiler| compiler.advance(black_box(3)).and_then(|_| compiler.finish()).ok())
+        .and_then(|_| Table::parse(bytes).ok());
+    let table = table.map(|table| TableSource { table, original: () });
+
     let mut room = [SFrameIndexEntry::default(); 64];
     let mut sframe = SFrameSource::new(bytes, black_box(3));
     let mut sound = 0usize;
@@ -86,14 +96,20 @@ fn walks<A: Arch>(arch: A, bytes: &[u8], words: &[u64]) -> usize {
     let registry = SFrameRegistry::new(slots, list.as_slice());
     let added = registry.add(&[black_box(7)..black_box(9)], 5, black_box(4), Check::Full).is_ok();
 
-    let modules =
-        [Module { start: black_box(1), end: black_box(100), bias: 7, source: (Some(dwarf), Some(sframe)) }];
+    let modules = [Module {
+        start: black_box(1),
+        end: black_box(100),
+        bias: 7,
+        source: (table, (Some(dwarf), Some(sframe))),
+    }];
     let Ok(map) = ModuleMap::new(&arch, &modules) else { return 0 };
     let mut options = Options::default();
     options.guesses = black_box(true);
     options.types = black_box(UnwindUserTypes::ALL);
     let ehabi = EhabiSource::new(exception_sections(bytes));
-    let unwinder = Unwinder::with_options(arch, ((map.complete(), registry), ehabi), options);
+    let slots = [const { CacheSlot::new() }; 8];
+    let map = Cached { cache: RuleCache::new(&slots), generation: black_box(1), source: map.complete() };
+    let unwinder = Unwinder::with_options(arch, ((map, registry), ehabi), options);
     let registers = Numbers(words);
     let mut entries = [0u64; 32];
     let mut text = Sink(0);

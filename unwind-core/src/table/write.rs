@@ -233,17 +233,20 @@ impl<'r> TableWriter<'r> {
             let at = from.saturating_add(row.saturating_mul(2));
             let number = self.room.bytes.get(at..).and_then(<[u8]>::first_chunk::<2>).copied();
             let number = number.unwrap_or_default();
-            let number = number.get(..width).unwrap_or_default();
-            put(self.room.bytes, numbers.saturating_add(row.saturating_mul(width)), number);
+            let to = numbers.saturating_add(row.saturating_mul(width));
+            match (width, number) {
+                (1, [low, _]) => put(self.room.bytes, to, [low]),
+                _ => put(self.room.bytes, to, number),
+            }
         }
         for slot in self.room.rules.iter() {
             let Some(rule) = slot.rule else { continue };
             let (bytes, flag) = rule.to_bytes();
             let number = usize::from(slot.number);
-            put(self.room.bytes, rules.saturating_add(number.saturating_mul(RULE)), &bytes);
-            put(self.room.bytes, flags.saturating_add(number), &[flag]);
+            put(self.room.bytes, rules.saturating_add(number.saturating_mul(RULE)), bytes);
+            put(self.room.bytes, flags.saturating_add(number), [flag]);
         }
-        put(self.room.bytes, 0, &header);
+        put(self.room.bytes, 0, header);
         self.room.bytes.get(..size).ok_or(no_room)
     }
 
@@ -255,11 +258,13 @@ impl<'r> TableWriter<'r> {
         let rules = u32::try_from(self.rules).map_err(too_large)?.to_le_bytes();
         let width = u32::try_from(width).map_err(too_large)?.to_le_bytes();
         let mut header = [0; HEADER];
-        let parts: [(usize, &[u8]); 7] =
-            [(0, &MAGIC), (3, &[VERSION]), (4, &rows), (8, &base), (16, &pages), (20, &rules), (24, &width)];
-        for (at, part) in parts {
-            put(&mut header, at, part);
-        }
+        put(&mut header, 0, MAGIC);
+        put(&mut header, 3, [VERSION]);
+        put(&mut header, 4, rows);
+        put(&mut header, 8, base);
+        put(&mut header, 16, pages);
+        put(&mut header, 20, rules);
+        put(&mut header, 24, width);
         Ok(header)
     }
 
@@ -296,7 +301,7 @@ impl<'r> TableWriter<'r> {
     fn begin_pages(&mut self, page: usize) {
         let rows = u32::try_from(self.rows).unwrap_or(u32::MAX).to_le_bytes();
         while self.begun < page {
-            put(self.room.bytes, self.begun.saturating_mul(4).saturating_add(HEADER), &rows);
+            put(self.room.bytes, self.begun.saturating_mul(4).saturating_add(HEADER), rows);
             self.begun = self.begun.saturating_add(1);
         }
     }
@@ -316,8 +321,8 @@ impl<'r> TableWriter<'r> {
         let address = self.addresses().saturating_add(self.rows);
         let distance = after.saturating_mul(2);
         if let Some(place) = self.room.bytes.len().checked_sub(distance).filter(|place| *place > address) {
-            put(self.room.bytes, address, &[low]);
-            put(self.room.bytes, place, &number.to_le_bytes());
+            put(self.room.bytes, address, [low]);
+            put(self.room.bytes, place, number.to_le_bytes());
         }
         u32::try_from(after).map_err(|_| TableWriteError::TooLarge)?;
         self.rows = after;
@@ -347,9 +352,8 @@ fn hash(rule: TableRule) -> u32 {
     hash
 }
 
-fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
-    let end = at.saturating_add(value.len());
-    if let Some(place) = bytes.get_mut(at..end) {
-        place.copy_from_slice(value);
+fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
+    if let Some(place) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+        *place = value;
     }
 }
