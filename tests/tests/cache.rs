@@ -167,7 +167,7 @@ fn errors_are_not_remembered() {
     let slots = slots(16);
     let source = Failing(RefCell::new(errors.to_vec()));
     let cached = Cached { cache: RuleCache::new(&slots), generation: 0, source };
-    let mut ask = || {
+    let ask = || {
         let query = Query::new(Pc::Exact(1));
         cached.lookup(&X86_64, UnwindUserType::Dwarf, &query, &mut no_memory())
     };

@@ -38,7 +38,11 @@ use crate::{ByteOrder, Register, UnwindUserFrame, WordSize};
 ///     Room is needed for every register that call frame information may put another one in: s390x
 ///     keeps callee-saved registers in f0 to f15.
 /// 11. **Choice at run time**: `from_elf`, by the `e_machine`, `EI_CLASS` and `EI_DATA` of an ELF
-///     header; a feature, a dependency and a line in the facade crate `unwind-arch`.
+///     header, and `from_elf_flags` where only `e_flags` tell ABIs apart; a feature, a dependency and
+///     a line in the facade crate `unwind-arch`, rows in its `tests/any.rs`.
+/// 12. **Tests for all**: the code of a trampoline, of a return and of nothing, in
+///     `tests/src/synthetic/real.rs`; property and hazard tests then run for it. Its C library in
+///     `tests/tests/rows.rs` and in `unwind-arch/tests/instruction.rs`.
 pub trait Arch: Copy {
     /// The architecture's usual name, in lower case.
     fn name(&self) -> &'static str;

@@ -11,7 +11,7 @@ use unwind_tests::capture::{Plan, Target, capture};
 const USAGE: &str =
     "usage: capture TARGET NAME PROGRAM FOLDER [--from FUNCTION | --from-start] [--limit SAMPLES]
        [--thin N] [--elsewhere N] [--sections NAME,NAME…] [--inject SIGNAL,SIGNAL… --every N]
-       [--sysroot DIR] [-- EMULATOR-OPTION…]
+       [--emulator PATH] [--sysroot DIR] [-- EMULATOR-OPTION…]
 
 Runs PROGRAM and writes FOLDER/NAME.run, and FOLDER/FILE.module for every file of the program that is
 not there yet, with these sections (.eh_frame and .eh_frame_hdr). One of N instructions that are no repeats
@@ -46,6 +46,7 @@ fn run(arguments: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
         limit: 5000,
         thin: 1,
         thin_elsewhere: None,
+        emulator: target.emulator.into(),
         sysroot: target.sysroot.into(),
         sections: vec![".eh_frame".into(), ".eh_frame_hdr".into()],
         inject: Vec::new(),
@@ -61,6 +62,7 @@ fn run(arguments: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
             "--thin" => plan.thin = value()?.parse()?,
             "--elsewhere" => plan.thin_elsewhere = Some(value()?.parse()?),
             "--sections" => plan.sections = value()?.split(',').map(str::to_owned).collect(),
+            "--emulator" => plan.emulator = value()?.into(),
             "--sysroot" => plan.sysroot = value()?.into(),
             "--every" => plan.every = value()?.parse()?,
             "--inject" => plan.inject = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,

@@ -39,6 +39,7 @@ pub static TARGET: Target = Target {
     instruction: 4,
     breakpoint: 4,
     decode: |code, pc, _| decode(code, pc),
+    delays: false,
     exits: Some(exits),
     link: Some(30),
     code_mask: !0,

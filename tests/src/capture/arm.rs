@@ -34,6 +34,7 @@ pub static TARGET: Target = Target {
     instruction: 4,
     breakpoint: 2,
     decode: |code, pc, registers| if registers[16] & 0x20 == 0 { a32(code, pc) } else { t32(code, pc) },
+    delays: false,
     exits: None,
     link: Some(14),
     code_mask: !1,

@@ -33,6 +33,7 @@ pub static TARGET: Target = Target {
     instruction: 4,
     breakpoint: 4,
     decode: |code, pc, _| decode(code, pc),
+    delays: false,
     exits: None,
     link: Some(1),
     code_mask: !0,

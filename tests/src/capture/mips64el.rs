@@ -1,8 +1,6 @@
 //! MIPS, 64 bits, little-endian, n64, Linux. Instruction encodings from the "MIPS64 Architecture for Programmers", volume II-A
 //! (JAL, JALR, JR, BGEZAL, SYSCALL, BREAK); the signal frame from the kernel's `arch/mips/kernel/signal.c` and
 //! `asm/ucontext.h`.
-//!
-//! The emulator executes a branch and its delay slot as one step.
 
 use super::target::{Flow, Slot, Target};
 use crate::captured::PC_ALONE;
@@ -36,6 +34,7 @@ pub static TARGET: Target = Target {
     instruction: 4,
     breakpoint: 4,
     decode: |code, pc, _| decode(code, pc),
+    delays: true,
     exits: None,
     link: Some(31),
     code_mask: !0,

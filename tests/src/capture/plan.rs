@@ -27,6 +27,8 @@ pub struct Plan {
     pub thin: u64,
     /// The same where pc is neither in the program itself nor in a library beside it, if that is another number.
     pub thin_elsewhere: Option<u64>,
+    /// The emulator.
+    pub emulator: PathBuf,
     /// Where the emulator looks for the dynamic linker and shared libraries.
     pub sysroot: PathBuf,
     /// The sections that are kept of every file.
@@ -61,7 +63,7 @@ pub struct Captured {
 pub fn capture(target: &'static Target, plan: &Plan, socket: &Path) -> io::Result<Captured> {
     let folder = plan.program.parent().ok_or_else(|| error("the program has no folder"))?;
     let file = plan.program.file_name().ok_or_else(|| error("the program has no name"))?;
-    let mut command = Command::new(target.emulator);
+    let mut command = Command::new(&plan.emulator);
     command.arg("-L").arg(&plan.sysroot).args(["-seed", "1"]).args(&plan.options);
     if target.guest_base != 0 {
         command.arg("-B").arg(format!("{:#x}", target.guest_base));

@@ -55,7 +55,7 @@ impl Remote {
         Ok(remote)
     }
 
-    /// The register slots of `target`.
+    /// The register slots of `target`; 0 in those that are asked for alone.
     pub(super) fn registers(&mut self, target: &Target) -> io::Result<Vec<u64>> {
         let reply = self.ask("g")?;
         let bytes = from_hex(&reply).ok_or_else(|| bad("g", &reply))?;
@@ -64,15 +64,23 @@ impl Remote {
                 let bytes = bytes.get(offset..offset + size).ok_or_else(|| bad("g", &reply))?;
                 Ok(target.word_of(bytes))
             }
-            Asked::Alone(number) => {
+            Asked::Alone(_) => Ok(0),
+        };
+        target.slots.iter().map(value).collect()
+    }
+
+    /// Completes `registers` with those slots that are asked for alone.
+    pub(super) fn complete(&mut self, registers: &mut [u64], target: &Target) -> io::Result<()> {
+        for (slot, register) in target.slots.iter().zip(registers) {
+            if let Asked::Alone(number) = slot.asked {
                 let question = format!("p{number:x}");
                 let reply = self.ask(&question)?;
                 let bytes = from_hex(&reply);
                 let first = bytes.as_deref().and_then(|bytes| bytes.get(..8));
-                Ok(target.word_of(first.ok_or_else(|| bad(&question, &reply))?))
+                *register = target.word_of(first.ok_or_else(|| bad(&question, &reply))?);
             }
-        };
-        target.slots.iter().map(value).collect()
+        }
+        Ok(())
     }
 
     /// Memory by the protocol: slow, but certain.

@@ -46,6 +46,7 @@ pub static TARGET: Target = Target {
     breakpoint: 2,
     decode: |code, pc, _| decode(code, pc),
     // COMPARE AND SWAP is one instruction.
+    delays: false,
     exits: None,
     link: Some(2 + 14),
     code_mask: !0,

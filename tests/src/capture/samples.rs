@@ -60,6 +60,7 @@ impl Session<'_> {
         let sps: Vec<_> =
             std::iter::once(place.sp).chain(callers.iter().map(|frame| frame.sp)).map(red).collect();
         let writes = self.mirror.update(&self.guest, &sps)?;
+        self.remote.complete(&mut self.registers, self.target)?;
         if self.shadow.in_limbo() {
             self.in_limbo.push(self.samples.len());
         }

@@ -34,6 +34,8 @@ pub(super) struct Session<'p> {
     pub(super) visited: HashSet<u64>,
     /// Where each signal that has not returned keeps the interrupted pc; the outermost first.
     pub(super) resume_at: Vec<u64>,
+    /// A branch whose delay slot is being executed, where it is and the registers there.
+    pub(super) delayed: Option<(Flow, Place, Registers)>,
     pub(super) handlers: HashSet<u64>,
     /// The chains that were left for other places.
     pub(super) left: Vec<Vec<TrueFrame<Registers>>>,
@@ -105,6 +107,7 @@ impl<'p> Session<'p> {
             functions: BTreeMap::new(),
             visited: HashSet::new(),
             resume_at: Vec::new(),
+            delayed: None,
             handlers,
             left: Vec::new(),
             in_limbo: Vec::new(),
@@ -202,9 +205,18 @@ impl<'p> Session<'p> {
 
     /// Takes note of the instruction that was executed.
     pub(super) fn advance(&mut self, flow: Flow, returning: bool) -> io::Result<()> {
-        let before = self.place();
+        let mut flow = flow;
+        let mut before = self.place();
         let after = self.remote.registers(self.target)?;
-        let registers: Registers = std::mem::replace(&mut self.registers, after).into();
+        let mut registers: Registers = std::mem::replace(&mut self.registers, after).into();
+        if self.target.delays && !matches!(flow, Flow::Plain | Flow::SystemCall(_) | Flow::Trap) {
+            // The instruction behind the branch comes first.
+            self.delayed = Some((flow, before, registers));
+            return self.happened(Event::Plain);
+        }
+        if let Some((branch, place, then)) = self.delayed.take() {
+            (flow, before, registers) = (branch, place, then);
+        }
         let event = match flow {
             Flow::SystemCall(_) if returning => {
                 self.injection.inside = self.injection.inside.filter(|_| self.resume_at.len() > 1);

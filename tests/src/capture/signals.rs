@@ -24,6 +24,7 @@ impl Session<'_> {
     /// Delivers a signal at the place at hand and goes on to its handler's first instruction.
     pub(super) fn deliver(&mut self, signal: u8) -> io::Result<()> {
         let interrupted = self.place();
+        self.remote.complete(&mut self.registers, self.target)?;
         let registers: Registers = self.registers.clone().into();
         for handler in &self.handlers {
             self.remote.breakpoint(true, *handler, self.target)?;

@@ -19,7 +19,7 @@ pub const TARGETS: &[&Target] = &[
 pub struct Target {
     /// Its name, as `Arch::name` has it.
     pub name: &'static str,
-    /// The emulator.
+    /// The emulator, a program in the search path.
     pub emulator: &'static str,
     /// Where the emulator looks for the dynamic linker and shared libraries, where Debian's cross packages put them.
     pub sysroot: &'static str,
@@ -47,6 +47,8 @@ pub struct Target {
     pub breakpoint: u8,
     /// What the instruction in these bytes does, at this pc, with these registers (by slot).
     pub decode: fn(code: &[u8], pc: u64, registers: &[u64]) -> Flow,
+    /// Whether branches are delayed: the instruction behind them is executed, as a step of its own, before they take effect.
+    pub delays: bool,
     /// Only where stopping between a load-exclusive instruction and its store-exclusive makes the store fail, for ever:
     /// where control leaves the sequence, given the code from its begin (`EXCLUSIVE` instructions) and its pc.
     pub exits: Option<fn(code: &[u8], pc: u64) -> Vec<u64>>,
@@ -78,7 +80,7 @@ pub enum Asked {
         /// Its size in bytes.
         size: usize,
     },
-    /// Alone, by gdb's number: the first 8 bytes of the `p` reply.
+    /// Alone, by gdb's number: the first 8 bytes of the `p` reply. Asked only for samples and where signals interrupt.
     Alone(u32),
 }
 

@@ -34,6 +34,7 @@ pub static TARGET: Target = Target {
     instruction: 15,
     breakpoint: 1,
     decode: |code, pc, _| decode_with(code, pc, false),
+    delays: false,
     exits: None,
     link: None,
     code_mask: !0,

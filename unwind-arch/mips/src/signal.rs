@@ -3,6 +3,7 @@
 //! A handler returns to the vDSO or to the C library's own: under o32 to one that calls `rt_sigreturn`
 //! (system call 4193), if it was installed with `SA_SIGINFO`, or else to one that calls `sigreturn`
 //! (4119); under n32 and n64 always to one that calls `rt_sigreturn` (6211 and 5211).
+//! None has call frame information in memory: the vDSO's is in `.debug_frame`.
 
 use unwind_core::{Base, ByteOrder, CfaRule, Code, FpRule, RaRule, Register, SignalFrame, UnwindUserFrame};
 
@@ -98,7 +99,7 @@ mod tests {
 
     use std::vec::Vec;
 
-    use unwind_core::FrameKind;
+    use unwind_core::{FrameKind, MemoryError, Pc, RegisterFile, Unwinder};
 
     use super::*;
 
@@ -198,6 +199,46 @@ mod tests {
             }
             let other = if arch.byte_order() == ByteOrder::Big { ByteOrder::Little } else { ByteOrder::Big };
             assert!(!known(arch.with_byte_order(other), &[], &bytes));
+        }
+    }
+
+    /// Through core: registers wider than words among them.
+    #[test]
+    fn a_walk_goes_on_in_the_interrupted_function() {
+        const CODE: u64 = 0x40_1000;
+        const STACK: u64 = 0x7fff_0000;
+        for (arch, code, start, pc) in forms() {
+            let mut stack = [0xa5; 1024];
+            let mut put = |offset: i32, value: u64| {
+                let at = usize::try_from(offset).unwrap();
+                // The lower half is what the forms give under o32.
+                let size = if arch.abi() == Abi::O32 { 4 } else { 8 };
+                match arch.byte_order() {
+                    ByteOrder::Little => stack[at..at + size].copy_from_slice(&value.to_le_bytes()[..size]),
+                    ByteOrder::Big => stack[at..at + size].copy_from_slice(&value.to_be_bytes()[8 - size..]),
+                }
+            };
+            for number in 1..32 {
+                put(start + 8 * number, 0x1000 + u64::try_from(number).unwrap());
+            }
+            put(start + 8 * 29, STACK + 0x8000);
+            put(pc, 0x40_3000);
+            let memory = unwind_core::from_fn(|address, into: &mut [u8]| {
+                let (start, bytes) = if address < STACK { (CODE, &code[..]) } else { (STACK, &stack[..]) };
+                let at = usize::try_from(address.wrapping_sub(start)).unwrap_or(usize::MAX);
+                let found = at.checked_add(into.len()).and_then(|end| bytes.get(at..end));
+                into.copy_from_slice(found.ok_or(MemoryError::Unreadable { address })?);
+                Ok(())
+            });
+            let unwinder = Unwinder::new(arch, ());
+            let mut state = unwinder.start_tracking::<32>(&Registers::new(CODE, STACK, 0)).unwrap();
+            let frame = unwinder.next(&mut state, &mut { memory }).unwrap();
+            assert_eq!((frame.pc, frame.sp), (Pc::Exact(0x40_3000), STACK + 0x8000), "{arch:?}");
+            assert_eq!(frame.fp, Some(0x101e), "{arch:?}");
+            for number in [1, 16, 23, 28, 31] {
+                let value = state.registers().get(Register(number));
+                assert_eq!(value, Some(0x1000 + u64::from(number)), "{arch:?} ${number}");
+            }
         }
     }
 

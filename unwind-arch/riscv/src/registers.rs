@@ -2,7 +2,7 @@
 //!
 //! Numbers: "RISC-V ABIs Specification", section "DWARF Register Numbers". Beyond those below, 32 to
 //! 63 are f0 to f31, of which fs0 and fs1 (40, 41) and fs2 to fs11 (50 to 59) are callee-saved; 64 is
-//! the Alternate Frame Return Column, which signal trampolines use for the interrupted pc; 96 to 127
+//! the Alternate Frame Return Column, meant for the interrupted pc of a signal frame; 96 to 127
 //! are v0 to v31; from 4096 on, the control and status registers. The program counter has none.
 
 use unwind_core::{Register, register_set};

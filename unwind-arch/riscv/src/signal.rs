@@ -3,6 +3,12 @@
 //! A handler returns to code that calls `rt_sigreturn` (system call 139): `__vdso_rt_sigreturn` of the
 //! vDSO, or, on machines without a memory management unit, a copy in the frame. Debuggers know it by
 //! these two instructions, so the kernel keeps them.
+//!
+//! The vDSO's call frame information (Linux `arch/riscv/kernel/vdso/rt_sigreturn.S`) marks it as a signal
+//! frame, but has no rule for any register: by it, sp is the interrupted one and ra the interrupted pc.
+//! A handler's return address is looked up one byte before, between two functions, so that it does not
+//! count; where a thread stopped exactly at the trampoline, it does, and the walk goes astray with the
+//! table. An embedder that minds leaves the vDSO's table out.
 
 use unwind_core::{Base, CfaRule, Code, FpRule, RaRule, Register, SignalFrame, UnwindUserFrame, WordSize};
 

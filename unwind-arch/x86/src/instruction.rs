@@ -12,7 +12,9 @@
 //!   above.
 //! * **`ret`**, and what only leads to it (`pop`, `add $n, %esp`, `leave`): these instructions tell
 //!   what will be executed next, whatever the function is. An exception are jumps that are made of
-//!   a `ret` (retpolines): after `push` or a store to `(%esp)` there is no rule.
+//!   a `ret` (retpolines): after `push` or a store to `(%esp)` there is no rule. (Call frame information
+//!   of glibc 2.36 says the same at 18,600 such places. At 290 it does not: in hand-written string
+//!   functions, where by it the return address of a `ret` is not on top of the stack.)
 
 use unwind_core::{Code, UnwindUserFrame};
 

@@ -4,6 +4,9 @@
 //! installed with `SA_SIGINFO`, or to one that calls `sigreturn` (119). They are in the vDSO
 //! (`__kernel_rt_sigreturn`, `__kernel_sigreturn`) or in the C library, which sets `SA_RESTORER`; all
 //! write the same instructions, by which debuggers know them.
+//!
+//! The vDSO's call frame information (Linux `arch/x86/entry/vdso/vdso32/sigreturn.S`) has the same
+//! places, before and after the `pop`. glibc's trampolines have none.
 
 use unwind_core::{Base, CfaRule, Code, FpRule, RaRule, Register, SignalFrame, UnwindUserFrame};
 

@@ -37,7 +37,8 @@ impl<A: Arch> Full<'_, A> {
         instructions: Instructions<'_>,
         caller: &mut dyn CallerRegisters,
     ) -> Result<Evaluated, LookupError> {
-        let unwound = run(&mut self, instructions)?;
+        let mut unwound = Unwound::new(self.register(SP));
+        run(&mut self, instructions, &mut unwound)?;
         let cfa = self.address(unwound.vsp)?;
         let is_signal = unwound.is_signal();
         let ra = match unwound.return_address() {

@@ -114,7 +114,7 @@ impl<'d> Instructions<'d> {
         Instructions { word: first.wrapping_shl(unused), left, rest, order, offset, ended: false }
     }
 
-    /// None at all: a function that has just been entered.
+    /// None at all.
     pub(super) fn none() -> Self {
         Instructions::new(0, 0, &[], ByteOrder::Little, 0)
     }

@@ -36,6 +36,11 @@ pub(super) struct Unwound<V> {
 }
 
 impl<V: Copy> Unwound<V> {
+    /// Nothing has been carried out yet. `sp` is the stack pointer of the frame that is unwound.
+    pub(super) fn new(sp: V) -> Self {
+        Unwound { vsp: Place { base: sp, offset: 0 }, saved: [None; 16] }
+    }
+
     fn move_vsp(&mut self, bytes: i64) {
         // An entry has at most a thousand instructions, of less than 4 GiB each.
         self.vsp.offset = self.vsp.offset.saturating_add(bytes);
@@ -71,13 +76,12 @@ impl<V: Copy> Unwound<V> {
     }
 }
 
-/// Carries the instructions out. Work is bounded by their number: at most 1023.
+/// Carries the instructions out on `unwound`. Work is bounded by their number: at most 1023.
 pub(super) fn run<M: Values>(
     values: &mut M,
     instructions: Instructions<'_>,
-) -> Result<Unwound<M::Value>, LookupError> {
-    let vsp = Place { base: values.register(SP), offset: 0 };
-    let mut unwound = Unwound { vsp, saved: [None; 16] };
+    unwound: &mut Unwound<M::Value>,
+) -> Result<(), LookupError> {
     for instruction in instructions {
         match instruction? {
             Instruction::AddVsp(bytes) => unwound.move_vsp(i64::from(bytes)),
@@ -111,5 +115,5 @@ pub(super) fn run<M: Values>(
             Instruction::Finish => break,
         }
     }
-    Ok(unwound)
+    Ok(())
 }

@@ -53,7 +53,7 @@ pub use instruction::{Instruction, Instructions};
 pub use section::{EhabiSections, Section};
 
 use full::Full;
-use machine::{Unwound, run};
+use machine::{SP, Unwound, Values, run};
 use rule::{Name, Names};
 
 use crate::memory::MemoryReader;
@@ -80,8 +80,13 @@ impl<'d> EhabiSource<'d> {
         &self.sections
     }
 
-    /// What unwinds the frame at the pc of `query`, and what that comes to.
-    fn find<A: Arch>(&self, arch: &A, query: &Query) -> Result<Option<Answer<'d>>, LookupError> {
+    /// What unwinds the frame at the pc of `query`; what that comes to is left in `unwound`.
+    fn find<A: Arch>(
+        &self,
+        arch: &A,
+        query: &Query,
+        unwound: &mut Unwound<Name>,
+    ) -> Result<Option<Covering<'d>>, LookupError> {
         if !self.sections.is_for(arch) {
             return Err(SourceError { broken: Broken::UnknownAbi, offset: 0 }.into());
         }
@@ -92,22 +97,26 @@ impl<'d> EhabiSource<'d> {
         let Unwinding::Instructions { mut instructions, .. } = self.sections.unwinding(&entry)? else {
             return Err(LookupError::CannotUnwind);
         };
-        let mut unwound = run(&mut Names, instructions.clone())?;
-        let is_exact = query.pc.is_exact();
-        if is_exact && svma == entry.start && !unwound.is_signal() {
+        run(&mut Names, instructions.clone(), unwound)?;
+        // A function that has just been entered.
+        if query.pc.is_exact() && svma == entry.start && !unwound.is_signal() {
             instructions = Instructions::none();
-            unwound = run(&mut Names, instructions.clone())?;
+            *unwound = entered();
         }
         let is_at_end = matches!(query.pc, Pc::Return(_)) && svma.wrapping_add(1) == entry.end;
-        Ok(Some(Answer { instructions, unwound, is_at_end }))
+        Ok(Some(Covering { instructions, is_at_end }))
     }
 }
 
-/// What holds at a pc.
-struct Answer<'d> {
+/// What covers a pc.
+struct Covering<'d> {
     instructions: Instructions<'d>,
-    unwound: Unwound<Name>,
     is_at_end: bool,
+}
+
+/// A frame before any instruction.
+fn entered() -> Unwound<Name> {
+    Unwound::new(Names.register(SP))
 }
 
 impl<A: Arch> FrameSource<A> for EhabiSource<'_> {
@@ -125,11 +134,12 @@ impl<A: Arch> FrameSource<A> for EhabiSource<'_> {
         if kind != UnwindUserType::Ehabi {
             return Ok(None);
         }
-        let Some(answer) = self.find(arch, query)? else {
+        let mut unwound = entered();
+        let Some(covering) = self.find(arch, query, &mut unwound)? else {
             return Ok(None);
         };
         let trust = if query.pc.is_exact() { Trust::CallSite } else { Trust::Exact };
-        Ok(Some(Found::new(rule::rule(arch, &answer.unwound), trust).at_end(answer.is_at_end)))
+        Ok(Some(Found::new(rule::rule(arch, &unwound), trust).at_end(covering.is_at_end)))
     }
 
     fn evaluate(
@@ -144,9 +154,9 @@ impl<A: Arch> FrameSource<A> for EhabiSource<'_> {
         if kind != UnwindUserType::Ehabi {
             return Ok(None);
         }
-        let Some(answer) = self.find(arch, query)? else {
+        let Some(covering) = self.find(arch, query, &mut entered())? else {
             return Ok(None);
         };
-        Full { arch, registers, memory }.evaluate(answer.instructions, caller).map(Some)
+        Full { arch, registers, memory }.evaluate(covering.instructions, caller).map(Some)
     }
 }

@@ -19,6 +19,7 @@ mod dump;
 mod find;
 mod header;
 mod registry;
+mod registry_check;
 mod registry_room;
 mod row;
 mod rule;
@@ -34,7 +35,8 @@ mod write_row;
 pub use dump::Dump;
 pub use find::{SFrameIndex, SFrameIndexEntry};
 pub use header::{Abi, FLAG_FRAME_POINTER, FLAG_PCREL, FLAG_SORTED, Header, Version};
-pub use registry::{Check, RegistryError, RegistrySlot, SFrameRegistry, SectionBytes};
+pub use registry::{RegistrySlot, SFrameRegistry, SectionBytes};
+pub use registry_check::{Check, RegistryError};
 #[cfg(feature = "alloc")]
 pub use registry_room::GrowingRoom;
 pub use registry_room::RegistryRoom;

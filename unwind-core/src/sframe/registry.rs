@@ -10,15 +10,15 @@
 //! Population Oblivious Reads", Ramalhete and Correia, 2013). Writers wait for each other and for
 //! the readers that were under way: they must not be called where those cannot make progress.
 
-use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use super::SFrameSource;
+use super::registry_check::{Check, RegistryError, check_sections};
 use super::registry_room::RegistryRoom;
-use super::{Flaw, SFrameSection, SFrameSections, SFrameSource};
+use crate::Arch;
 use crate::memory::MemoryReader;
 use crate::source::{CodeAt, Found, FrameSource, LookupError, Query, UnwindUserType, UnwindUserTypes};
-use crate::{Arch, Broken, SourceError};
 
 /// Where the bytes of registered sections are to be had.
 pub trait SectionBytes {
@@ -79,64 +79,34 @@ impl RegistrySlot {
     }
 }
 
-/// Why a section was not added or removed. Nothing has changed then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RegistryError {
-    /// A range is empty, or there is none.
-    EmptyRange,
-    /// This address is in a range that is already registered, or in two of the given ones.
-    Overlap {
-        /// The address.
-        address: u64,
-    },
-    /// A section is already registered at this address.
-    Duplicate,
-    /// There is no room for more ranges.
-    NoRoom,
-    /// The section's bytes are not there.
-    NoBytes,
-    /// The section, or one that follows it, makes no sense, or is for another ABI than the first.
-    Broken(SourceError),
-    /// The full check found this.
-    Flaw {
-        /// Where the section is (avma); not at the registered address where it follows another.
-        section: u64,
-        /// What is wrong with it.
-        flaw: Flaw,
-    },
-    /// No section is registered at this address.
-    NotFound,
-}
-
-impl fmt::Display for RegistryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RegistryError::EmptyRange => f.write_str("an empty range of text"),
-            RegistryError::Overlap { address } => write!(f, "the text at {address:#x} has a section already"),
-            RegistryError::Duplicate => f.write_str("the section is registered already"),
-            RegistryError::NoRoom => f.write_str("no room for more ranges of text"),
-            RegistryError::NoBytes => f.write_str("the section's bytes are not there"),
-            RegistryError::Broken(error) => error.fmt(f),
-            RegistryError::Flaw { section, flaw } => write!(f, "the section at {section:#x}: {flaw}"),
-            RegistryError::NotFound => f.write_str("no such section"),
-        }
-    }
-}
-
-impl core::error::Error for RegistryError {}
-
-/// How thoroughly a section is checked when it is added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Check {
-    /// Its header, and those of the sections that follow it. Lookups check what they meet.
-    Header,
-    /// All of it ([`SFrameSection::validate`]): for sections from somebody not trusted.
-    Full,
-}
-
 /// A registry of sections, in room of either kind: a borrowed slice of [`RegistrySlot`]s, two for
 /// every range of text, or [`GrowingRoom`](super::GrowingRoom).
+///
+/// ```
+/// use unwind_core::sframe::{
+///     Abi, Check, RegistrySlot, SFrameFormat, SFrameRegistry, SFrameWriter, Version, WriteFunction, WriteRow,
+/// };
+/// use unwind_core::UnwindUserFrame;
+///
+/// // A compiler has made code at 0x1000, and describes it in a section that it puts at 0x8000.
+/// let function = WriteFunction { start: 0x1000, size: 0x40, block_size: None, key_b: false };
+/// let entry = UnwindUserFrame::plain(false, 8, -8, None);
+/// let rows = [WriteRow { start: 0, frame: Some(entry), is_mangled: false }];
+/// let mut room = [0; 128];
+/// let format = SFrameFormat { version: Version::V3, abi: Abi::Amd64, svma: 0x8000 };
+/// let mut writer = SFrameWriter::new(format, &mut room);
+/// writer.function(&function, rows.into_iter(), &mut |refused| panic!("{refused:?}"));
+/// let section = writer.finish(&mut |refused| panic!("{refused:?}"))?;
+///
+/// let slots: [RegistrySlot; 8] = Default::default();
+/// let at = [(0x8000, section)];
+/// let registry = SFrameRegistry::new(slots, at.as_slice());
+/// registry.add(&[0x1000..0x1040], 0x8000, section.len() as u64, Check::Full)?;
+/// // An `Unwinder` takes it as a source. When the code goes:
+/// registry.remove(0x8000)?;
+/// assert!(registry.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct SFrameRegistry<R, B> {
     room: R,
@@ -379,22 +349,6 @@ impl<A: Arch, R: RegistryRoom, B: SectionBytes> FrameSource<A> for SFrameRegistr
             false => CodeAt::Unknown,
         }
     }
-}
-
-/// Checks the section at `address`, and those that follow it in its bytes.
-fn check_sections(bytes: &[u8], address: u64, check: Check) -> Result<(), RegistryError> {
-    let first = SFrameSection::parse(bytes, address).map_err(RegistryError::Broken)?;
-    for section in SFrameSections::new(bytes, address) {
-        let section = section.map_err(RegistryError::Broken)?;
-        if section.abi() != first.abi() {
-            let foreign = SourceError { broken: Broken::UnknownAbi, offset: 4 };
-            return Err(RegistryError::Broken(foreign.behind(section.svma().wrapping_sub(address))));
-        }
-        if check == Check::Full {
-            section.validate().map_err(|flaw| RegistryError::Flaw { section: section.svma(), flaw })?;
-        }
-    }
-    Ok(())
 }
 
 fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {

@@ -12,5 +12,7 @@
 )]
 
 mod damaged;
+mod emulated;
 mod fixtures;
+mod synthetic;
 mod walk;

@@ -1,6 +1,6 @@
 //! Cores from the folder, and walks over them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 use unwind_core::{End, Frame, ModuleMap, Options, StartError, UnwindUserTypes, Unwinder};
@@ -55,7 +55,11 @@ pub(crate) fn walk_by(
 
 /// The functions of a program: first address, size, name.
 pub(crate) fn functions(name: &str) -> Vec<(u64, u64, String)> {
-    let data = std::fs::read(folder().join(name)).unwrap();
+    functions_of(&folder().join(name))
+}
+
+pub(crate) fn functions_of(program: &Path) -> Vec<(u64, u64, String)> {
+    let data = std::fs::read(program).unwrap();
     let file = object::File::parse(&*data).unwrap();
     let symbols = file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text);
     symbols

@@ -8,6 +8,9 @@
     reason = "tests"
 )]
 
+use object::Endianness;
+
+use super::read::up_to_terminator;
 use super::*;
 
 /// Where the loaded segment begins in memory: its bytes are the whole file.

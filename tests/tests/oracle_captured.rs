@@ -1,0 +1,276 @@
+//! Walks against execution, on every architecture that has no test of its own: runs that were captured under qemu-user,
+//! replayed without it. At every sample the walk has to equal the call stack that the calls and returns built up; see
+//! `unwind_tests::oracle::judge` for what counts as right, `unwind_tests::captured` for what a sample is, and
+//! `tests/fixtures/build-captured.sh` for how the runs were made.
+//!
+//! Every comparison is counted and the counts are printed, also where a test passes, with the functions in
+//! which walks were less than exact. Places where a table is wrong are in [`LISTED`], with the proof.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use unwind_arch::AnyArch;
+use unwind_core::{Arch, Register};
+use unwind_tests::captured::{Kind, Library, Listed, Loaded, PC_ALONE, Report, Run, Subject};
+use unwind_tests::oracle::judge::{Fault, Judge, Mode};
+
+const LISTED: &[Listed] = &[
+    Listed {
+        name: "glibc: __longjmp",
+        proof: "`__longjmp(env, value)`, sysdeps/*/__longjmp.S: its row is that of a function that has just been entered (on \
+                i386 that of the context to be entered), while it loads the registers of that context, the return address and \
+                sp last, and then jumps there.",
+        applies: |spot, _| {
+            spot.top == "__longjmp" && spot.function == "__longjmp"
+                || spot.module.starts_with("libc.so")
+                    && spot.row == "c=r0+0 r3=*c+0 r4=r1 r5=*c+12 r6=*c+4 r7=*c+8 r8=r2"
+        },
+    },
+    Listed {
+        name: "gcc: what does not return",
+        proof: "gcc saves no registers in functions that do not return, and uses those that a call should preserve: \
+                `_exit` is an endless loop around a system call.",
+        applies: |spot, fault| spot.function == "_exit" && matches!(fault, Fault::Register(1, _)),
+    },
+    Listed {
+        name: "gcc: i386's get_pc_thunk",
+        proof: "`__x86.get_pc_thunk.si` and its kin: `mov (%esp),%esi; ret`. They return their return address in a register that \
+                other functions preserve; callers know.",
+        applies: |spot, fault| {
+            (spot.function.is_empty() || spot.function.starts_with("__x86.get_pc_thunk."))
+                && spot.row == "c=r4+4 r8=*c-4"
+                && matches!(fault, Fault::Register(1, Register(3 | 5 | 6 | 7)))
+        },
+    },
+    Listed {
+        name: "glibc: i386's memcpy",
+        proof: "sysdeps/i386/i686/memcpy.S has no call frame information beyond its entry: `mov %edi,%eax; mov %esi,%edx` keep \
+                these two in other registers, `push %eax` around the copying moves sp.",
+        applies: |spot, fault| {
+            let in_memcpy =
+                spot.function == "memcpy" || spot.function.is_empty() && spot.module.contains(".so");
+            in_memcpy
+                && spot.row == "c=r4+4 r8=*c-4"
+                && matches!(fault, Fault::Frame(1) | Fault::Register(1, Register(6 | 7)))
+        },
+    },
+];
+
+const fn numbers<const N: usize>(first: u16) -> [Register; N] {
+    let mut registers = [Register(0); N];
+    let mut index = 0;
+    while index < N {
+        registers[index] = Register(first + index as u16);
+        index += 1;
+    }
+    registers
+}
+
+static ALL: [Register; 32] = numbers(0);
+
+/// What the ELF header of an architecture's programs says, and what the runs need to know.
+struct Machine {
+    folder: &'static str,
+    e_machine: u16,
+    ei_class: u8,
+    ei_data: u8,
+    /// The DWARF number of pc in the runs.
+    pc: u16,
+    red_zone: u64,
+    /// The length of a signal trampoline.
+    trampoline: u64,
+    /// How many of the first registers a signal frame restores.
+    general: usize,
+    kind: Kind,
+}
+
+const RISCV64: Machine = Machine {
+    folder: "riscv64",
+    e_machine: 243,
+    ei_class: 2,
+    ei_data: 1,
+    pc: PC_ALONE,
+    red_zone: 0,
+    trampoline: 8,
+    general: 32,
+    kind: Kind::Dwarf,
+};
+
+const S390X: Machine = Machine {
+    folder: "s390x",
+    e_machine: 22,
+    ei_class: 2,
+    ei_data: 2,
+    pc: 65,
+    red_zone: 0,
+    trampoline: 2,
+    general: 16,
+    kind: Kind::Dwarf,
+};
+
+const X86: Machine = Machine {
+    folder: "x86",
+    e_machine: 3,
+    ei_class: 1,
+    ei_data: 1,
+    pc: 8,
+    red_zone: 0,
+    trampoline: 8,
+    general: 8,
+    kind: Kind::Dwarf,
+};
+
+const POWERPC64LE: Machine = Machine {
+    folder: "powerpc64le",
+    e_machine: 21,
+    ei_class: 2,
+    ei_data: 1,
+    pc: PC_ALONE,
+    red_zone: 288,
+    trampoline: 12,
+    general: 32,
+    kind: Kind::Dwarf,
+};
+
+const MIPS64EL: Machine = Machine {
+    folder: "mips64el",
+    e_machine: 8,
+    ei_class: 2,
+    ei_data: 1,
+    pc: PC_ALONE,
+    red_zone: 0,
+    trampoline: 8,
+    general: 32,
+    kind: Kind::Dwarf,
+};
+
+const LOONGARCH64: Machine = Machine {
+    folder: "loongarch64",
+    e_machine: 258,
+    ei_class: 2,
+    ei_data: 1,
+    pc: PC_ALONE,
+    red_zone: 0,
+    trampoline: 8,
+    general: 32,
+    kind: Kind::Dwarf,
+};
+
+#[test]
+fn riscv64() {
+    check(&RISCV64);
+}
+
+#[test]
+fn s390x() {
+    check(&S390X);
+}
+
+#[test]
+fn x86() {
+    check(&X86);
+}
+
+#[test]
+fn powerpc64le() {
+    check(&POWERPC64LE);
+}
+
+#[test]
+fn mips64el() {
+    check(&MIPS64EL);
+}
+
+#[test]
+fn loongarch64() {
+    check(&LOONGARCH64);
+}
+
+/// Replays the runs of an architecture.
+fn check(machine: &Machine) {
+    let arch = AnyArch::from_elf(machine.e_machine, machine.ei_class, machine.ei_data);
+    let arch = arch.expect("an architecture that there is");
+    let folder = fixtures().join(machine.folder);
+    let mut library = Library::new(arch, &folder);
+    let (mut samples, mut wrong) = (0, 0);
+    for run in runs_in(&folder) {
+        // The capturer's list. The architecture's may have more: registers that no function touches.
+        let preserved: Vec<_> = run.preserved.iter().map(|number| Register(*number)).collect();
+        let forgotten = preserved.iter().find(|register| !arch.is_callee_saved(**register));
+        assert_eq!(forgotten, None, "{} does not preserve it", arch.name());
+        let loaded = Loaded::new(&mut library, &run).expect("its modules are there");
+        let subject = Subject {
+            arch,
+            judge: Judge { fp: arch.fp(), preserved: &preserved, all: &ALL[..machine.general] },
+            pc: machine.pc,
+            red_zone: machine.red_zone,
+            trampoline: machine.trampoline,
+            listed: LISTED,
+            tables: machine.kind,
+            entry: None,
+        };
+        let report = subject.check::<64>(&run, &loaded);
+        say(&describe(machine, &run, &report));
+        assert_eq!(report.samples, run.samples.len() as u64);
+        assert!(report.counts.iter().all(|counts| counts.adds_up() && counts.walks == report.samples));
+        samples += report.samples;
+        wrong += report.failures.values().map(|(count, _)| count).sum::<u64>();
+    }
+    assert!(samples > 1000, "{samples} samples");
+    assert_eq!(wrong, 0);
+}
+
+fn describe(machine: &Machine, run: &Run, report: &Report) -> String {
+    let mut text = format!(
+        "{} {} ({}): {} instructions in the window: {} repeats, {} thinned out, {} samples at {} places\n",
+        machine.folder,
+        run.program,
+        run.command,
+        run.stepped,
+        run.repeats,
+        run.thinned,
+        report.samples,
+        report.places
+    );
+    for (mode, counts) in ["tracking", "plain", "conventions"].iter().zip(&report.counts) {
+        let _ = writeln!(text, "    {mode:<11} {counts}");
+    }
+    let recovered = report.counts[Mode::Tracking as usize].recovered;
+    let _ =
+        writeln!(text, "    registers recovered: {} right, {} unknown", recovered.right, recovered.unknown);
+    for (name, count) in &report.listed {
+        let _ = writeln!(text, "    listed: {name}: {count} walks");
+    }
+    for (name, count) in &report.doubts {
+        let _ = writeln!(text, "    {name}: {count}");
+    }
+    for (place, (count, first)) in &report.failures {
+        let _ = writeln!(text, "    WRONG: {count} {place}; the first:\n{first}");
+    }
+    text
+}
+
+/// The runs of a folder, by name.
+fn runs_in(folder: &Path) -> Vec<Run> {
+    let entries = std::fs::read_dir(folder).expect("the fixtures are there");
+    let paths = entries.map(|entry| entry.expect("the folder can be read").path());
+    let mut paths: Vec<_> =
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "run")).collect();
+    paths.sort();
+    let read = |path: &PathBuf| {
+        let file = std::fs::read(path).expect("the run can be read");
+        Run::from_file(&file).expect("the run is sound")
+    };
+    paths.iter().map(read).collect()
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/captured")
+}
+
+/// Prints past the test harness, which hides what a passing test prints.
+fn say(text: &str) {
+    // Nobody may be listening.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
