@@ -99,3 +99,13 @@ fn sframe_over_random_bytes() {
 fn sframe_roundtrip_over_random_bytes() {
     (0..2000).for_each(|number| fuzzing::sframe_roundtrip(&random(number)));
 }
+
+#[test]
+fn table_over_its_seeds() {
+    assert!(seeds("table", fuzzing::table) >= 10);
+}
+
+#[test]
+fn table_over_random_bytes() {
+    (0..2000).for_each(|number| fuzzing::table(&random(number)));
+}

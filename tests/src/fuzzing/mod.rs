@@ -6,10 +6,12 @@ mod ehabi;
 mod judge;
 mod sframe;
 mod sframe_roundtrip;
+mod table;
 mod walk;
 
 pub use dwarf::{DwarfInput, SectionsInput, dwarf};
 pub use ehabi::ehabi;
 pub use sframe::sframe;
 pub use sframe_roundtrip::sframe_roundtrip;
+pub use table::table;
 pub use walk::{Damage, RuleInput, TableInput, Value, WalkInput, walk};

@@ -179,19 +179,21 @@ impl<'r> TableWriter<'r> {
         if start > self.covered {
             self.row(self.covered, NOT_COVERED)?;
         }
-        let mut rows = rows.into_iter();
+        let mut seen = None;
+        let mut rows = rows.into_iter().filter(|(at, _)| {
+            let fits = *at < length && seen.is_none_or(|last| *at > last);
+            if fits {
+                seen = Some(*at);
+            }
+            fits
+        });
         let mut pending = rows.next();
         if pending.is_none_or(|(at, _)| at != 0) {
             self.row(start, NOT_COVERED)?;
         }
-        let mut last = None;
         while let Some((at, rule)) = pending {
             pending = rows.next();
-            if at >= length || last.is_some_and(|last| at <= last) {
-                continue;
-            }
-            last = Some(at);
-            let is_last = is_whole && pending.is_none_or(|(next, _)| next >= length);
+            let is_last = is_whole && pending.is_none();
             let number = self.number(with_last(rule, is_last)).unwrap_or(ASK_ORIGINAL);
             self.row(start.saturating_add(at), number)?;
         }
