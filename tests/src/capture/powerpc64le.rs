@@ -39,7 +39,7 @@ pub static TARGET: Target = Target {
     breakpoint: 4,
     decode: |code, pc, _| decode(code, pc),
     delays: false,
-    exits: None,
+    exits: Some(exits),
     link: Some(34),
     code_mask: !0,
     // Room for the callee (128), ucontext up to uc_mcontext (flags, link, stack, 1024 bits of mask: 168), sigcontext up to its
@@ -56,15 +56,39 @@ fn decode(code: &[u8], pc: u64) -> Flow {
     let always = instruction >> 21 & 0x14 == 0x14;
     match (instruction >> 26, instruction >> 1 & 0x3ff) {
         // bcl 20,31,.+4 only fetches the pc.
-        (16 | 18, _) if links => Flow::Call(next),   // bl, bcl
-        (17, _) => Flow::SystemCall(next),           // sc
-        (19, 16 | 528) if links => Flow::Call(next), // bclrl, bctrl
-        (19, 16) if always => Flow::Return,          // blr
-        (19, 16) => Flow::ReturnIf(next),            // bclr
-        (19, 528) => Flow::Jump,                     // bctr
+        (16 | 18, _) if links => Flow::Call(next),       // bl, bcl
+        (17, _) => Flow::SystemCall(next),               // sc
+        (19, 16 | 528) if links => Flow::Call(next),     // bclrl, bctrl
+        (19, 16) if always => Flow::Return,              // blr
+        (19, 16) => Flow::ReturnIf(next),                // bclr
+        (19, 528) => Flow::Jump,                         // bctr
+        (31, 20 | 52 | 84 | 116) => Flow::LoadExclusive, // lwarx, lbarx, ldarx, lharx
         _ if instruction == 0x7fe0_0008 => Flow::Trap,
         _ => Flow::Plain,
     }
+}
+
+/// The instruction after the store-conditional, and where branches before it lead.
+fn exits(code: &[u8], pc: u64) -> Vec<u64> {
+    let mut exits = Vec::new();
+    let words =
+        code.chunks_exact(4).map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+    for (instruction, at) in words.zip((pc..).step_by(4)) {
+        let target = match instruction >> 26 {
+            16 => Some(at.wrapping_add_signed(i64::from((instruction & 0xfffc) as i16))), // bc
+            18 => {
+                Some(at.wrapping_add_signed(i64::from(((instruction & 0x03ff_fffc) << 6).cast_signed() >> 6)))
+            } // b
+            _ => None,
+        };
+        exits.extend(target.filter(|target| !(pc..=at).contains(target)));
+        // stwcx., stbcx., stdcx., sthcx.
+        if instruction >> 26 == 31 && matches!(instruction >> 1 & 0x3ff, 150 | 694 | 214 | 726) {
+            exits.push(at + 4);
+            break;
+        }
+    }
+    exits
 }
 
 #[cfg(test)]
@@ -74,7 +98,7 @@ mod tests {
     /// As `powerpc64le-linux-gnu-as` encodes them.
     #[test]
     fn branches_are_told_apart() {
-        let cases: [(u32, Flow); 11] = [
+        let cases: [(u32, Flow); 12] = [
             (0x4800_0009, Flow::Call(0x1004)),       // bl .+8
             (0x4800_0008, Flow::Plain),              // b .+8
             (0x429f_0005, Flow::Call(0x1004)),       // bcl 20,31,.+4
@@ -84,6 +108,7 @@ mod tests {
             (0x4e80_0421, Flow::Call(0x1004)),       // bctrl
             (0x4e80_0420, Flow::Jump),               // bctr
             (0x4400_0002, Flow::SystemCall(0x1004)), // sc
+            (0x7d20_1828, Flow::LoadExclusive),      // lwarx r9,0,r3
             (0x7fe0_0008, Flow::Trap),               // trap
             (0x6000_0000, Flow::Plain),              // nop
         ];
@@ -91,5 +116,12 @@ mod tests {
             assert_eq!(decode(&instruction.to_le_bytes(), 0x1000), flow, "{instruction:#x}");
         }
         assert_eq!(decode(&[], 0x1000), Flow::Plain);
+    }
+    #[test]
+    fn exclusive_sequences_end() {
+        // lwarx r9,0,r3; cmpw r9,r5; bne .+12; stwcx. r10,0,r3; bne .-16; isync
+        let words: [u32; 6] = [0x7d20_1828, 0x7c09_2800, 0x4082_000c, 0x7d40_192d, 0x40a2_fff0, 0x4c00_012c];
+        let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        assert_eq!(exits(&code, 0x1000), [0x1014, 0x1010]);
     }
 }

@@ -1,9 +1,8 @@
-//! Compiled tables: the unwind information of a module in a compact, read-only form, made once and
-//! searched in a few dozen instructions.
+//! Compiled tables: the unwind information of a module in a compact, read-only form, made once.
 //!
 //! A million rows of call frame information have only hundreds of distinct rules. A table therefore is
 //! sorted addresses, a byte each, in pages of 256 bytes of code; the number of a rule for each; and the
-//! rules, each once. Ranges that nothing covers are explicit. Whatever a rule cannot say, or the
+//! rules, each once. A search takes one look at a page and goes through the few rows of it. Ranges that nothing covers are explicit. Whatever a rule cannot say, or the
 //! original source has wrong, is a row that says "ask the original": exactness is never traded.
 //!
 //! [`TableWriter`] makes one out of rows in ascending order, in room that the caller gives;
