@@ -52,8 +52,24 @@ const LISTED: &[Listed] = &[
                 spot.function == "memcpy" || spot.function.is_empty() && spot.module.contains(".so");
             in_memcpy
                 && spot.row == "c=r4+4 r8=*c-4"
-                && matches!(fault, Fault::Frame(1) | Fault::Register(1, Register(6 | 7)))
+                && matches!(fault, Fault::Frame(_) | Fault::Register(_, Register(6 | 7)))
         },
+    },
+    Listed {
+        name: "glibc: i386's system calls",
+        proof: "those of one or two arguments, sysdeps/unix/sysv/linux/i386/sysdep.h: `mov %ebx,%edx` keeps ebx while the kernel has the \
+                argument there, without call frame information.",
+        applies: |spot, fault| {
+            spot.function == "__sigaltstack"
+                && spot.row == "c=r4+4 r8=*c-4"
+                && matches!(fault, Fault::Register(1, Register(3)))
+        },
+    },
+    Listed {
+        name: "gcc: LoongArch's epilogues",
+        proof: "of functions with a frame pointer: `ld.d $fp,$sp,N`, then `addi.d $sp,$sp,M`, and only behind that the CFA is on sp: \
+                in between it is on a frame pointer that is the caller's already (its rule says so: it has none any more).",
+        applies: |spot, _| spot.row.starts_with("c=r22+0") && !spot.row.contains(" r22="),
     },
 ];
 

@@ -90,7 +90,12 @@ impl Session<'_> {
     pub(super) fn injection_due(&mut self, in_signal: bool) -> Option<u8> {
         let injection = &mut self.injection;
         // Hardware cannot be interrupted between a branch and its delay slot.
-        if self.delayed.is_some() || !injection.armed || in_signal || self.plan.inject.is_empty() || self.shadow.in_limbo() {
+        if self.delayed.is_some()
+            || !injection.armed
+            || in_signal
+            || self.plan.inject.is_empty()
+            || self.shadow.in_limbo()
+        {
             return None;
         }
         injection.since += 1;

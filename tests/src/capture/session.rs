@@ -34,8 +34,8 @@ pub(super) struct Session<'p> {
     pub(super) visited: HashSet<u64>,
     /// Where each signal that has not returned keeps the interrupted pc; the outermost first.
     pub(super) resume_at: Vec<u64>,
-    /// A branch whose delay slot is being executed, where it is and the registers there.
-    pub(super) delayed: Option<(Flow, Place, Registers)>,
+    /// A branch whose delay slot is being executed, and where it is.
+    pub(super) delayed: Option<(Flow, Place)>,
     pub(super) handlers: HashSet<u64>,
     /// The chains that were left for other places.
     pub(super) left: Vec<Vec<TrueFrame<Registers>>>,
@@ -211,11 +211,12 @@ impl<'p> Session<'p> {
         let mut registers: Registers = std::mem::replace(&mut self.registers, after).into();
         if self.target.delays && !matches!(flow, Flow::Plain | Flow::SystemCall(_) | Flow::Trap) {
             // The instruction behind the branch comes first.
-            self.delayed = Some((flow, before, registers));
+            self.delayed = Some((flow, before));
             return self.happened(Event::Plain);
         }
-        if let Some((branch, place, then)) = self.delayed.take() {
-            (flow, before, registers) = (branch, place, then);
+        if let Some((branch, place)) = self.delayed.take() {
+            // What a call preserves is what its delay slot has left.
+            (flow, before, registers) = (branch, place, self.registers.clone().into());
         }
         let event = match flow {
             Flow::SystemCall(_) if returning => {

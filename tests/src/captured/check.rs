@@ -242,27 +242,30 @@ impl<A: Arch> Checked<'_, '_, A> {
         let read = |address| replay.memory.word(address, &self.subject.arch);
         let frame = cfi::Frame { svma, values: &values, sp, preserved: &preserved, read: &read };
         let caller = cfi::caller(&tables.for_gimli, &frame);
+        // gimli's reading takes the CFA for the caller's sp where sp has no rule of its own.
+        let biased = |sp: u64| Some(sp.wrapping_sub(i64::from(self.subject.arch.sp_bias()).cast_unsigned()));
         let agrees = match (&caller, walk.frames.get(at + 1)) {
             (Ok(Some(cfi::Caller::Registers { values, return_address, .. })), Some((next, ..))) => {
                 next.pc.address() == self.subject.arch.strip_code_pointer(*return_address)
-                    && values[usize::from(sp)] == Some(next.sp)
+                    && (values[usize::from(sp)] == Some(next.sp)
+                        || values[usize::from(sp)] == biased(next.sp))
                     && (next.fp.is_none() || values[usize::from(fp)] == next.fp)
             }
             (Ok(None), _) | (_, Some(_)) => false,
-            // The table leads to where a walk does not go: memory that cannot be read, a stack that does not shrink, a
+            // The table leads to where a walk does not go: memory that cannot be read, a stack that does not shrink or is misaligned, a
             // return address of zero or in a register that is lost.
             (Ok(Some(cfi::Caller::Registers { return_address: 0, .. })), None) => walk.end.is_complete(),
             (Ok(Some(cfi::Caller::Outermost)), None) => {
-                walk.end.is_complete() || not_shrinking(walk) || lacks(walk, self.subject.arch.ra())
+                walk.end.is_complete() || refused(walk) || lacks(walk, self.subject.arch.ra())
             }
             (Ok(Some(cfi::Caller::Registers { unreadable, .. })), None) => match walk.end {
                 End::Truncated(Cut::Memory(MemoryError::Unreadable { address })) => {
                     unreadable.contains(&address)
                 }
-                _ => not_shrinking(walk),
+                _ => refused(walk),
             },
             (Err(text), None) => {
-                text.ends_with("unreadable") && (matches!(walk.end, End::Truncated(_)) || not_shrinking(walk))
+                text.ends_with("unreadable") && (matches!(walk.end, End::Truncated(_)) || refused(walk))
             }
         };
         (spot, if agrees { Ok(()) } else { Err(format!("{caller:x?}")) })
@@ -334,8 +337,11 @@ fn known<R: RegisterSet>(count: usize, walk: Walk<R>) -> Found {
     Walk { frames: frames.collect(), end: walk.end }
 }
 
-fn not_shrinking(walk: &Found) -> bool {
-    matches!(walk.end, End::Failed(UnwindError { cause: StepError::StackNotShrinking { .. }, .. }))
+fn refused(walk: &Found) -> bool {
+    let causes = |cause: &StepError| {
+        matches!(cause, StepError::StackNotShrinking { .. } | StepError::Misaligned { .. })
+    };
+    matches!(walk.end, End::Failed(UnwindError { cause, .. }) if causes(&cause))
 }
 
 fn lacks(walk: &Found, register: Register) -> bool {

@@ -139,7 +139,14 @@ impl Notes {
                     }
                     self.files = Some(files);
                 }
-                // Of the thread whose registers came last.
+                // Of the thread whose registers came last, as the next. One that is cut off is not missed but
+                // where functions keep general registers in these.
+                (b"CORE", kind) if kind == elf::NT_FPREGSET.0 => {
+                    if let Some(thread) = self.threads.last_mut() {
+                        let with = thread.registers.with_fp_regs(thread.arch, description);
+                        thread.registers = with.unwrap_or(thread.registers);
+                    }
+                }
                 (b"LINUX", NT_ARM_PAC_MASK) => {
                     if let Some(thread) = self.threads.last_mut()
                         && let AnyArch::Aarch64(aarch64) = thread.arch

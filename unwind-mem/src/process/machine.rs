@@ -9,6 +9,8 @@ use crate::elf::tables::{self, ElfTables};
 
 /// `NT_PRSTATUS` of elf.h: the general registers.
 const GENERAL: i32 = 1;
+/// `NT_FPREGSET`: the floating point registers.
+const FLOATING: i32 = 2;
 /// `NT_ARM_PAC_MASK`: `struct user_pac_mask` of arch/arm64/include/uapi/asm/ptrace.h, two words
 /// of which the second is that of code pointers.
 const PAC_MASK: i32 = 0x406;
@@ -55,7 +57,11 @@ pub(super) fn registers(tid: u32) -> Result<(AnyArch, AnyRegisters), ProcessErro
     }
     let bytes = bytes.get(..size).unwrap_or_default();
     let registers = AnyRegisters::from_user_regs(arch, bytes).map_err(|_| ProcessError::UnknownMachine)?;
-    Ok((arch, registers))
+    // Some functions keep general registers in these; a walk that misses them says so.
+    let mut floating = [0; 1024];
+    let size = sys::register_set(thread, FLOATING, &mut floating).unwrap_or(0);
+    let with = registers.with_fp_regs(arch, floating.get(..size).unwrap_or_default());
+    Ok((arch, with.unwrap_or(registers)))
 }
 
 /// The architecture that an ELF file is for.

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use unwind_core::{Arch, MemoryError, MemoryReader};
+use unwind_core::{Arch, MemoryError, MemoryReader, Register, RegisterFile};
 use unwind_mem::core_dump::{CoreDump, CoreProblem, FileSearch};
 
 const X86_64: u16 = 62;
 const AARCH64: u16 = 183;
+const POWERPC64: u16 = 21;
 
 /// A segment: flags, address, size in the file, size in memory.
 type Segment = (u32, u64, u64, u64);
@@ -95,6 +96,24 @@ fn pointer_authentication_masks() {
     assert_eq!((tids, core.signal(), core.pid()), (vec![70, 71, 72], Some(11), Some(70)));
     let strip = |thread: usize| core.threads()[thread].arch.strip_code_pointer(0x0055_5512_3456_789c);
     assert_eq!([strip(0), strip(1), strip(2)], [0x5512_3456_789c, 0x12_3456_789c, 0x5512_3456_789c]);
+}
+
+/// `NT_FPREGSET` holds for the thread that it follows, where unwinding has a use for it.
+#[test]
+fn floating_point_registers() {
+    // `elf_gregset_t` of powerpc64 has 48 words, at 112; `elf_fpregset_t` f0 to f31 and fpscr.
+    let prstatus = note(b"CORE", 1, &[0; 112 + 48 * 8 + 8]);
+    let floating: Vec<u8> = (0..33u64).flat_map(|number| (number * 0x111).to_le_bytes()).collect();
+    let notes = [
+        prstatus.clone(),
+        note(b"CORE", 2, &floating),
+        prstatus.clone(),
+        prstatus,
+        note(b"CORE", 2, &floating[..100]),
+    ];
+    let core = open(core(POWERPC64, &notes.concat(), &[(6, 0x1000, 16, 16)]));
+    let f14 = core.threads().iter().map(|thread| thread.registers.get(Register(32 + 14)));
+    assert_eq!(f14.collect::<Vec<_>>(), [Some(14 * 0x111), None, None]);
 }
 
 /// More program headers than their field can say.
