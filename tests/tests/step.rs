@@ -431,3 +431,26 @@ fn a_frame_record_without_return_address_ends_the_chain_but_where_execution_stop
     assert_eq!((walk.frames.len(), walk.end), (2, End::Complete(Mark::ZeroFrameRecord)));
     assert_eq!(walk.frames[1].provenance.trust, Trust::Exact);
 }
+
+#[test]
+fn where_execution_stopped_an_instruction_is_better_than_a_table_of_calls() {
+    let mut machine = Machine::new(X86, sp(64), AT_CFA, KEEP).word(SP, 0x50_0000).word(SP + 56, 0x60_0000);
+    let rule = UnwindUserFrame::plain(false, 64, -8, None);
+    let row = |trust| Row { first: 0, last: u64::MAX, kind: KIND, answer: Answer::Frame(rule, trust) };
+    let caller = |machine: &Machine| {
+        let frame = machine.step().expect("it has a caller");
+        (frame.pc, frame.provenance.source, frame.provenance.trust)
+    };
+    machine.rules.rows = vec![row(Trust::CallSite)];
+    let by_table = (Pc::Return(0x60_0000), Some(KIND), Trust::CallSite);
+    assert_eq!(caller(&machine), by_table);
+    // `ret`
+    machine.memory.put(IP, &[0xc3]);
+    let by_instruction = (Pc::Return(0x50_0000), Some(UnwindUserType::Instruction), Trust::Convention);
+    assert_eq!(caller(&machine), by_instruction);
+    machine.options.types = UnwindUserTypes::ALL.without(UnwindUserType::Instruction);
+    assert_eq!(caller(&machine), by_table);
+    machine.options.types = UnwindUserTypes::ALL;
+    machine.rules.rows = vec![row(Trust::Exact)];
+    assert_eq!(caller(&machine), (Pc::Return(0x60_0000), Some(KIND), Trust::Exact));
+}

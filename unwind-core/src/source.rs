@@ -163,7 +163,8 @@ pub enum Trust {
     Guess,
     /// The ABI's convention, not a statement about this code: right where the code keeps it.
     Convention,
-    /// A table that is right at call sites and may be wrong in prologues and epilogues.
+    /// A table that is right at call sites and may be wrong in prologues and epilogues. It does not cover
+    /// an exact pc whose instruction says by itself where the return address is.
     CallSite,
     /// A table that describes every instruction.
     Exact,

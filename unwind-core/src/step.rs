@@ -108,7 +108,11 @@ where
     let found = if of_source {
         match source.lookup(arch, kind, &query, memory) {
             // The code that handlers return to, marked like everything else without a table.
-            Err(LookupError::CannotUnwind) if is_trampoline(arch, source, options, state, memory)? => None,
+            Err(LookupError::CannotUnwind)
+                if says(UnwindUserType::SignalTrampoline, arch, source, options, state, memory)? =>
+            {
+                None
+            }
             found => found?,
         }
     } else {
@@ -117,7 +121,14 @@ where
     let Some(found) = found else {
         return Ok(None);
     };
-    if found.is_at_end && is_trampoline(arch, source, options, state, memory)? {
+    if found.is_at_end && says(UnwindUserType::SignalTrampoline, arch, source, options, state, memory)? {
+        return Ok(None);
+    }
+    // What holds at calls does not cover a pc where the instruction itself says what holds.
+    if found.trust == Trust::CallSite
+        && state.pc.is_exact()
+        && says(UnwindUserType::Instruction, arch, source, options, state, memory)?
+    {
         return Ok(None);
     }
     let is_chain = matches!(kind, UnwindUserType::FramePointer | UnwindUserType::BackChain);
@@ -179,10 +190,11 @@ fn link_to_zero(kind: UnwindUserType, pc: Pc) -> Failure {
     }
 }
 
-/// Whether the pc is at a signal trampoline that no table describes, right behind a function that
-/// one does.
+/// Whether the convention of this kind has a rule for the pc: a signal trampoline that no table
+/// describes, right behind a function that one does; an instruction that leaves no doubt.
 #[inline(never)]
-fn is_trampoline<A, S, M, R>(
+fn says<A, S, M, R>(
+    kind: UnwindUserType,
     arch: &A,
     source: &S,
     options: &Options,
@@ -195,8 +207,9 @@ where
     M: MemoryReader,
     R: RegisterSet,
 {
-    let kind = UnwindUserType::SignalTrampoline;
-    Ok(options.types.contains(kind) && convention::lookup(arch, source, kind, state.pc, memory)?.is_some())
+    Ok(options.types.contains(kind)
+        && !source.types().contains(kind)
+        && convention::lookup(arch, source, kind, state.pc, memory)?.is_some())
 }
 
 /// The slow way: signal frames, rules beyond [`UnwindUserFrame`], and states that track registers.

@@ -42,9 +42,9 @@ pub static TARGET: Target = Target {
     exits: Some(exits),
     link: Some(34),
     code_mask: !0,
-    // Room for the callee (128), ucontext up to uc_mcontext (flags, link, stack, 1024 bits of mask: 168), sigcontext up to its
-    // registers (64), r0 to r31.
-    signal_pc: &[128 + 168 + 64 + 256],
+    // Room for the callee (128; 144 in qemu before version 8), ucontext up to uc_mcontext (flags, link, stack, 1024 bits of
+    // mask: 168), sigcontext up to its registers (64), r0 to r31.
+    signal_pc: &[128 + 168 + 64 + 256, 144 + 168 + 64 + 256],
 };
 
 fn decode(code: &[u8], pc: u64) -> Flow {

@@ -339,7 +339,13 @@ fn known<R: RegisterSet>(count: usize, walk: Walk<R>) -> Found {
 
 fn refused(walk: &Found) -> bool {
     let causes = |cause: &StepError| {
-        matches!(cause, StepError::StackNotShrinking { .. } | StepError::Misaligned { .. })
+        matches!(
+            cause,
+            StepError::StackNotShrinking { .. }
+                | StepError::Misaligned { .. }
+                | StepError::FramePointerBelowStack { .. }
+                | StepError::AddressOverflow
+        )
     };
     matches!(walk.end, End::Failed(UnwindError { cause, .. }) if causes(&cause))
 }

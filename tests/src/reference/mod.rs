@@ -193,12 +193,7 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
         let found = if from_source {
             match self.source.lookup(self.arch, kind, &query, self.memory) {
                 // Trampolines have no table, and may be marked as what cannot be unwound.
-                Err(LookupError::CannotUnwind)
-                    if self.options.types.contains(UnwindUserType::SignalTrampoline)
-                        && self.convention(state, UnwindUserType::SignalTrampoline)?.is_some() =>
-                {
-                    None
-                }
+                Err(LookupError::CannotUnwind) if self.says(state, UnwindUserType::SignalTrampoline)? => None,
                 found => found?,
             }
         } else {
@@ -206,10 +201,11 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
         };
         let Some(found) = found else { return Ok(None) };
         // Right behind a function there may be a trampoline, which nobody called.
-        if found.is_at_end
-            && self.options.types.contains(UnwindUserType::SignalTrampoline)
-            && self.convention(state, UnwindUserType::SignalTrampoline)?.is_some()
-        {
+        if found.is_at_end && self.says(state, UnwindUserType::SignalTrampoline)? {
+            return Ok(None);
+        }
+        // An instruction that leaves no doubt is better than a table of calls, where execution stopped.
+        if found.trust == Trust::CallSite && state.exact && self.says(state, UnwindUserType::Instruction)? {
             return Ok(None);
         }
         // The frame pointer chain ends with zero; but where execution stopped it may be anything.
@@ -240,6 +236,12 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
             }),
             followed => followed.map(|caller| Some((caller, found.trust))),
         }
+    }
+
+    /// Whether this convention, if it may be asked, has a rule.
+    fn says(&mut self, state: &State<'_>, kind: UnwindUserType) -> Result<bool, Stop> {
+        let may_be_asked = self.options.types.contains(kind) && !self.source.types().contains(kind);
+        Ok(may_be_asked && self.convention(state, kind)?.is_some())
     }
 
     /// Carries out what was found.
