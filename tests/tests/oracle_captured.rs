@@ -24,7 +24,13 @@ const LISTED: &[Listed] = &[
         applies: |spot, _| {
             // In the shared library it has no symbol.
             let is_shared = spot.module.starts_with("libc.so") && spot.function.is_empty();
-            let rows = ["c=r0+0 r3=*c+0 r4=r1 r5=*c+12 r6=*c+4 r7=*c+8 r8=r2", "c=r2+0", "c=r3+0", "c=r29+0"];
+            let rows = [
+                "c=r0+0 r3=*c+0 r4=r1 r5=*c+12 r6=*c+4 r7=*c+8 r8=r2",
+                "c=r1+0",
+                "c=r2+0",
+                "c=r3+0",
+                "c=r29+0",
+            ];
             spot.function.ends_with("__longjmp") && spot.top == spot.function
                 || is_shared && rows.contains(&spot.row.as_str())
         },
@@ -66,6 +72,31 @@ const LISTED: &[Listed] = &[
                 && spot.row == "c=r4+4 r8=*c-4"
                 && matches!(fault, Fault::Register(1, Register(3)))
         },
+    },
+    Listed {
+        name: "glibc: MIPS's setjmp",
+        proof: "`__sigsetjmp` and its kin, sysdeps/mips/mips64/setjmp.S, make a gp of their own in $28 for a jump, the caller's being in \
+                another register: without call frame information.",
+        applies: |spot, fault| {
+            spot.function.ends_with("setjmp") && matches!(fault, Fault::Register(1, Register(28)))
+        },
+    },
+    Listed {
+        name: "gcc: what MIPS's delay slots save",
+        proof: "`jalr $t9; sd $s1,8($sp)`: the register is saved in the delay slot, and the row that says so begins at the jump, where it \
+                has not been saved yet.",
+        applies: |spot, fault| match fault {
+            Fault::Register(1, Register(number @ 16..=23)) => {
+                spot.row.starts_with("c=r29+") && spot.row.contains(&format!(" r{number}=*c-"))
+            }
+            _ => false,
+        },
+    },
+    Listed {
+        name: "glibc: PowerPC's setjmp",
+        proof: "`__vmx__sigsetjmp`, sysdeps/powerpc/powerpc64/setjmp-common.S: its last row, `CFA = r1+32`, begins behind `stdu r1,-32(r1)`; \
+                the two instructions behind `addi r1,r1,32` at its end have it still.",
+        applies: |spot, _| spot.function.ends_with("sigsetjmp") && spot.row == "c=r1+32 r65=*c+16",
     },
     Listed {
         name: "gcc: LoongArch's epilogues",

@@ -67,7 +67,7 @@ fn compile(data: &[u8], sections: &FrameSections, flavor: Flavor, step: usize) -
     let arch = arch_of(data);
     let executable = |flags| matches!(flags, object::SegmentFlags::Elf { p_flags, .. } if p_flags.0 & 1 != 0);
     let segments = file.segments().filter(|segment| executable(segment.flags()));
-    let text = segments.fold(u64::MAX..0, |text, segment| {
+    let text = segments.fold(Range { start: u64::MAX, end: 0 }, |text, segment| {
         text.start.min(segment.address())..text.end.max(segment.address() + segment.size())
     });
     let borrowed = sections.borrow(flavor);
@@ -181,8 +181,10 @@ fn rule(cfa_off: i32, is_last: bool) -> TableRule {
     TableRule::Frame { frame, trust: Trust::Exact, is_last, is_block: false }
 }
 
-/// Writes functions: start, length, rows.
-fn write(text: Range<u64>, functions: &[(u64, u64, Vec<(u64, TableRule)>)], rules: usize) -> Vec<u8> {
+/// Start, length, rows.
+type Function = (u64, u64, Vec<(u64, TableRule)>);
+
+fn write(text: Range<u64>, functions: &[Function], rules: usize) -> Vec<u8> {
     let run = |bytes: &mut [u8]| {
         let mut slots = vec![TableSlot::default(); rules];
         let mut writer = TableWriter::new(text.clone(), TableRoom { bytes, rules: &mut slots })?;
@@ -246,7 +248,7 @@ fn what_cannot_be_written_is_refused() {
         |text| TableWriter::new(text, TableRoom { bytes: &mut bytes, rules: &mut slots }).map(|_| ());
     assert_eq!(writer(0..(1 << 40)), Err(TableWriteError::TooLarge));
     assert_eq!(writer(0..u64::MAX), Err(TableWriteError::TooLarge));
-    assert_eq!(writer(0x100..0), Ok(()));
+    assert_eq!(writer(Range { start: 0x100, end: 0 }), Ok(()));
     for few in 0..3 {
         let room = TableRoom { bytes: &mut [], rules: &mut slots[..few] };
         let made = TableWriter::new(0..0x100, room).map(|_| ());

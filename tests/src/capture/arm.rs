@@ -46,6 +46,23 @@ pub static TARGET: Target = Target {
     ],
 };
 
+/// `bx lr`, `mov pc, lr`, `pop {…, pc}`, `pop {pc}`: mask and bits.
+const RETURNS_A32: [(u32, u32); 4] = [
+    (0x0fff_ffff, 0x012f_ff1e),
+    (0x0fff_ffff, 0x01a0_f00e),
+    (0x0fff_8000, 0x08bd_8000),
+    (0x0fff_ffff, 0x049d_f004),
+];
+
+/// `bx`, `ldr pc`, `mov pc`, `add pc`, `ldm {…, pc}`, as far as they are no returns.
+const JUMPS_A32: [(u32, u32); 5] = [
+    (0x0fff_fff0, 0x012f_ff10),
+    (0x0c10_f000, 0x0410_f000),
+    (0x0fff_fff0, 0x01a0_f000),
+    (0x0fe0_f010, 0x0080_f000),
+    (0x0e10_8000, 0x0810_8000),
+];
+
 fn a32(code: &[u8], pc: u64) -> Flow {
     let Some(instruction) = code.first_chunk().map(|bytes| u32::from_le_bytes(*bytes)) else {
         return Flow::Plain;
@@ -58,14 +75,10 @@ fn a32(code: &[u8], pc: u64) -> Flow {
     let is = |mask: u32, bits: u32| instruction & mask == bits;
     if is(0x0f00_0000, 0x0b00_0000) || is(0x0fff_fff0, 0x012f_ff30) {
         Flow::Call(next) // bl, blx
-    } else if is(0x0fff_ffff, 0x012f_ff1e) || is(0x0fff_ffff, 0x01a0_f00e) {
-        Flow::ReturnIf(next) // bx lr, mov pc, lr
-    } else if is(0x0fff_8000, 0x08bd_8000) || is(0x0fff_ffff, 0x049d_f004) {
-        Flow::ReturnIf(next) // pop {…, pc}
-    } else if is(0x0fff_fff0, 0x012f_ff10) || is(0x0c10_f000, 0x0410_f000) || is(0x0fff_fff0, 0x01a0_f000) {
-        Flow::Jump // bx, ldr pc, mov pc
-    } else if is(0x0fe0_f010, 0x0080_f000) || is(0x0e10_8000, 0x0810_8000) {
-        Flow::Jump // add pc, ldm
+    } else if RETURNS_A32.iter().any(|(mask, bits)| is(*mask, *bits)) {
+        Flow::ReturnIf(next)
+    } else if JUMPS_A32.iter().any(|(mask, bits)| is(*mask, *bits)) {
+        Flow::Jump
     } else if is(0x0f00_0000, 0x0f00_0000) {
         Flow::SystemCall(next) // svc
     } else if is(0x0ff0_00f0, 0x0120_0070) {

@@ -43,7 +43,8 @@ impl Session<'_> {
             _ => (&mut self.turns, self.plan.thin),
         };
         *turns += 1;
-        if !wanted || !turns.is_multiple_of(thin) {
+        // Nothing stops between a branch and its delay slot, and tables do not describe what stands there.
+        if !wanted || !turns.is_multiple_of(thin) || self.delayed.is_some() {
             self.thinned += 1;
             return Ok(None);
         }

@@ -51,7 +51,7 @@ pub struct Target {
     pub delays: bool,
     /// Only where stopping between a load-exclusive instruction and its store-exclusive makes the store fail, for ever:
     /// where control leaves the sequence, given the code from its begin (`EXCLUSIVE` instructions) and its pc.
-    pub exits: Option<fn(code: &[u8], pc: u64) -> Vec<u64>>,
+    pub exits: Option<Exits>,
     /// Where a function that has just been entered returns to, if the return address is in a
     /// register: its slot. `None` where it is the word at sp.
     pub link: Option<usize>,
@@ -61,6 +61,9 @@ pub struct Target {
     /// each layout that the kernel has.
     pub signal_pc: &'static [u64],
 }
+
+/// Given code and its pc, the addresses at which control leaves it.
+pub type Exits = fn(code: &[u8], pc: u64) -> Vec<u64>;
 
 /// A register that is kept.
 pub struct Slot {

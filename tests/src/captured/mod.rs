@@ -47,6 +47,7 @@ mod module;
 mod replay;
 mod report;
 mod run;
+mod run_file;
 mod sframe;
 mod tables;
 
