@@ -454,3 +454,30 @@ fn where_execution_stopped_an_instruction_is_better_than_a_table_of_calls() {
     machine.rules.rows = vec![row(Trust::Exact)];
     assert_eq!(caller(&machine), (Pc::Return(0x60_0000), Some(KIND), Trust::Exact));
 }
+
+#[test]
+fn a_trampoline_right_behind_the_entry_function_is_none_of_it() {
+    let tramp = 0x50_0100;
+    let mut machine = Machine::new(X86, sp(8), AT_CFA, KEEP).word(SP, tramp);
+    machine.rules = Rules::default();
+    machine.rules.push(IP, IP, KIND, UnwindUserFrame::plain(false, 8, -8, None));
+    machine.options.entry_function = Some(tramp - 0x100..tramp);
+    machine.options.max_frames = 3;
+    // The signal frame: rbp, rsp and rip.
+    let mut machine =
+        machine.word(SP + 8 + 120, 0).word(SP + 8 + 160, SP + 0x800).word(SP + 8 + 168, 0x60_0000);
+    let walk_it = |machine: &Machine| {
+        let unwinder = Unwinder::with_options(X86, &machine.rules, machine.options.clone());
+        let library = walk_by_library(&unwinder, &machine.registers, || &machine.memory).expect("it starts");
+        let reference =
+            walk(&X86, &&machine.rules, &machine.options, &machine.registers, &mut &machine.memory);
+        assert_eq!(agree(&library, &reference.expect("it starts")), Ok(()));
+        library
+    };
+    let found = walk_it(&machine);
+    assert_eq!((found.frames.len(), found.end), (2, End::Complete(Mark::EntryFunction)));
+    // mov $15, %rax; syscall
+    machine.memory.put(tramp, &[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05]);
+    let found = walk_it(&machine);
+    assert_eq!((found.frames.len(), found.frames[2].pc), (3, Pc::Exact(0x60_0000)));
+}

@@ -26,8 +26,17 @@ where
     M: MemoryReader,
     R: RegisterSet,
 {
-    if options.entry_function.as_ref().is_some_and(|entry| entry.contains(&state.pc.lookup_address())) {
-        return Err(End::Complete(Mark::EntryFunction));
+    if let Some(entry) = &options.entry_function
+        && entry.contains(&state.pc.lookup_address())
+    {
+        // A signal trampoline may be right behind it; nothing is called from there.
+        let is_behind = state.pc == Pc::Return(entry.end);
+        let trampoline = UnwindUserType::SignalTrampoline;
+        match is_behind.then(|| says(trampoline, arch, source, options, state, memory)) {
+            Some(Ok(true)) => {}
+            Some(Err(Failure::Memory(error))) => return Err(End::Truncated(Cut::Memory(error))),
+            _ => return Err(End::Complete(Mark::EntryFunction)),
+        }
     }
     if state.depth >= options.max_frames.saturating_sub(1) {
         return Err(End::Truncated(Cut::FrameLimit));

@@ -121,10 +121,17 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
     fn walk(&mut self, mut state: State<'_>) -> Walk {
         let mut frames = vec![state.frame(Provenance::REGISTERS)];
         let end = loop {
+            // What follows the entry function may be a trampoline.
             if let Some(entry) = &self.options.entry_function
                 && entry.contains(&narrow(state.lookup_address()))
             {
-                break End::Complete(Mark::EntryFunction);
+                let is_behind = !state.exact && narrow(state.ip) == entry.end;
+                let says = is_behind.then(|| self.says(&state, UnwindUserType::SignalTrampoline));
+                match says {
+                    Some(Ok(true)) => {}
+                    Some(Err(Stop::Memory(error))) => break End::Truncated(Cut::Memory(error)),
+                    _ => break End::Complete(Mark::EntryFunction),
+                }
             }
             let limit = usize::try_from(self.options.max_frames).expect("usize has 32 bits");
             if frames.len() >= limit {
