@@ -132,7 +132,7 @@ impl<'r> SectionRoom<'r> {
         Some(RowsAt(HEADER_SIZE.saturating_add(offset).saturating_add(self.attribute_size())))
     }
 
-    /// Writes an entry at `at`; its start in version 3 as an address, for now.
+    /// Writes an entry at `at`; its start in version 3 as an address, until entries are in their places.
     fn put_entry(&mut self, entry: &Entry, at: u64, rows: u32) {
         let svma = self.format.svma;
         let field = |offset: u64| at.saturating_add(offset);
