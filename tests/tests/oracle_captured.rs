@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use unwind_arch::AnyArch;
-use unwind_core::{Arch, Register};
+use unwind_core::{Arch, Pc, Register};
 use unwind_tests::captured::{Kind, Library, Listed, Loaded, PC_ALONE, Report, Run, Subject};
 use unwind_tests::oracle::judge::{Fault, Judge, Mode};
 
@@ -103,6 +103,26 @@ const LISTED: &[Listed] = &[
         proof: "of functions with a frame pointer: `ld.d $fp,$sp,N`, then `addi.d $sp,$sp,M`, and only behind that the CFA is on sp: \
                 in between it is on a frame pointer that is the caller's already (its rule says so: it has none any more).",
         applies: |spot, _| spot.row.starts_with("c=r22+0") && !spot.row.contains(" r22="),
+    },
+    Listed {
+        name: "glibc: what does not return, on Arm",
+        proof: "`__libc_start_main` and `__libc_start_call_main` end in `exit`: gcc saves none of the registers that they use beside those that \
+                their tables name, `push {r7, fp, lr}` and then `mov r6, r2`; `push {lr}` and then `ldr r4, [sp]`.",
+        applies: |spot, fault| {
+            // In the shared library the latter has no symbol.
+            let is_shared = spot.module.starts_with("libc.so") && spot.function.is_empty();
+            let is_start = spot.function.starts_with("__libc_start_") && spot.row.starts_with("ehabi");
+            (is_start || is_shared && spot.row == "ehabi AddVsp(52) AddVsp(256) Pop(16384) Finish")
+                && matches!(fault, Fault::Register(_, Register(4..=10)))
+        },
+    },
+    Listed {
+        name: "Arm: zero where no return address is",
+        proof: "in a prologue or an epilogue, by a table that describes calls: what it takes for the return address is zero, as at the \
+                outermost frame. The walk has nothing to mark: its only frames are right, and an end has no trust of its own.",
+        applies: |spot, fault| {
+            spot.row.starts_with("ehabi") && spot.pc.is_some_and(Pc::is_exact) && *fault == Fault::End
+        },
     },
 ];
 
@@ -206,6 +226,19 @@ const LOONGARCH64: Machine = Machine {
     kind: Kind::Dwarf,
 };
 
+/// A32 and T32.
+const ARM: Machine = Machine {
+    folder: "arm",
+    e_machine: 40,
+    ei_class: 1,
+    ei_data: 1,
+    pc: 15,
+    red_zone: 0,
+    trampoline: 8,
+    general: 15,
+    kind: Kind::Ehabi,
+};
+
 #[test]
 fn riscv64() {
     check(&RISCV64);
@@ -236,13 +269,18 @@ fn loongarch64() {
     check(&LOONGARCH64);
 }
 
+#[test]
+fn arm() {
+    check(&ARM);
+}
+
 /// Replays the runs of an architecture.
 fn check(machine: &Machine) {
     let arch = AnyArch::from_elf(machine.e_machine, machine.ei_class, machine.ei_data);
     let arch = arch.expect("an architecture that there is");
     let folder = fixtures().join(machine.folder);
     let mut library = Library::new(arch, &folder);
-    let (mut samples, mut wrong) = (0, 0);
+    let (mut samples, mut wrong, mut whole) = (0, 0, 0);
     for run in runs_in(&folder) {
         // The capturer's list. The architecture's may have more: registers that no function touches.
         let preserved: Vec<_> = run.preserved.iter().map(|number| Register(*number)).collect();
@@ -264,10 +302,13 @@ fn check(machine: &Machine) {
         assert_eq!(report.samples, run.samples.len() as u64);
         assert!(report.counts.iter().all(|counts| counts.adds_up() && counts.walks == report.samples));
         samples += report.samples;
+        whole += report.whole[Mode::Tracking as usize];
         wrong += report.failures.values().map(|(count, _)| count).sum::<u64>();
     }
     assert!(samples > 1000, "{samples} samples");
     assert_eq!(wrong, 0);
+    // A walk may end where there is no table (on Arm: memcpy, memset, sigaction, the loader); these are not the rule.
+    assert!(whole * 5 > samples * 2, "{whole} whole chains in {samples} samples");
 }
 
 fn describe(machine: &Machine, run: &Run, report: &Report) -> String {
@@ -286,6 +327,7 @@ fn describe(machine: &Machine, run: &Run, report: &Report) -> String {
         let _ = writeln!(text, "    {mode:<11} {counts}");
     }
     let recovered = report.counts[Mode::Tracking as usize].recovered;
+    let _ = writeln!(text, "    whole chains: {:?}", report.whole);
     let _ =
         writeln!(text, "    registers recovered: {} right, {} unknown", recovered.right, recovered.unknown);
     for (name, count) in &report.listed {

@@ -31,6 +31,7 @@ pub(super) struct Guest {
     sysroot: PathBuf,
     /// The sections that are kept of every file.
     sections: Vec<String>,
+    code_mask: u64,
     pub(super) files: Vec<Loaded>,
     mappings: Vec<Mapping>,
     /// Pages of code that no file has: the signal trampoline's.
@@ -47,6 +48,7 @@ impl Guest {
             program: plan.program.canonicalize()?,
             sysroot: plan.sysroot.clone(),
             sections: plan.sections.clone(),
+            code_mask: target.code_mask,
             files: Vec::new(),
             mappings: Vec::new(),
             strangers: Vec::new(),
@@ -122,7 +124,7 @@ impl Guest {
             }
             let mappings = self.mappings.iter().filter(|mapping| mapping.path == path);
             let mappings: Vec<_> = mappings.cloned().collect();
-            self.files.extend(Loaded::new(&path, &mappings, &self.sections)?);
+            self.files.extend(Loaded::new(&path, &mappings, &self.sections, self.code_mask)?);
         }
         Ok(())
     }

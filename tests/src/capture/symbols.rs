@@ -19,9 +19,14 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    /// The file at `path`, of which `mappings` are mapped, with these of its sections. `None` where none of the mappings is
-    /// one of its segments.
-    pub(super) fn new(path: &Path, mappings: &[Mapping], sections: &[String]) -> io::Result<Option<Self>> {
+    /// The file at `path`, of which `mappings` are mapped, with these of its sections. The bits in `code_mask` of a function's
+    /// symbol are its address. `None` where none of the mappings is one of its segments.
+    pub(super) fn new(
+        path: &Path,
+        mappings: &[Mapping],
+        sections: &[String],
+        code_mask: u64,
+    ) -> io::Result<Option<Self>> {
         let data = std::fs::read(path)?;
         let file = object::File::parse(&*data).map_err(io::Error::other)?;
         let bias = file.segments().find_map(|segment| {
@@ -49,7 +54,7 @@ impl Loaded {
         let mut functions = BTreeMap::new();
         for symbol in file.dynamic_symbols().chain(file.symbols()) {
             if symbol.kind() == SymbolKind::Text && symbol.is_definition() {
-                let start = symbol.address().wrapping_add(bias);
+                let start = (symbol.address() & code_mask).wrapping_add(bias);
                 let name = symbol.name().map_err(io::Error::other)?.to_owned();
                 functions.insert(start, Function { start, size: symbol.size(), name });
             }

@@ -8,6 +8,7 @@ use unwind_core::{
     RegisterSet, StepError, UnwindError, UnwindUserType, UnwindUserTypes, Unwinder,
 };
 
+use super::call_sites;
 use super::replay::{CapturedRegisters, Moment, Replay};
 use super::report::{Listed, Report, Spot};
 use super::run::{Function, Run};
@@ -39,6 +40,7 @@ pub struct Subject<'s, A> {
 /// A walk with the registers that it knows in each frame, by DWARF number.
 type Found = Walk<Values>;
 
+#[derive(Clone)]
 struct Values(Vec<Option<u64>>);
 
 impl RegisterFile for Values {
@@ -55,6 +57,7 @@ impl<A: Arch> Subject<'_, A> {
         match self.tables {
             Kind::Dwarf => self.check_with::<N, _>(run, loaded, &loaded.map),
             Kind::SFrame => self.check_with::<N, _>(run, loaded, &loaded.sframe),
+            Kind::Ehabi => self.check_with::<N, _>(run, loaded, &loaded.ehabi),
         }
     }
 
@@ -68,10 +71,10 @@ impl<A: Arch> Subject<'_, A> {
         let trampolines = trampolines(run);
         let with_tables = Unwinder::with_options(self.arch, &map, self.options(run));
         let mut options = Options::default();
-        options.types = options.types.without(UnwindUserType::Dwarf);
+        options.types = options.types.without(UnwindUserType::Dwarf).without(UnwindUserType::Ehabi);
         let conventions = Unwinder::with_options(self.arch, &map, options);
         let modes: &[Mode] = match self.tables {
-            Kind::Dwarf => &[Mode::Tracking, Mode::Plain, Mode::Conventions],
+            Kind::Dwarf | Kind::Ehabi => &[Mode::Tracking, Mode::Plain, Mode::Conventions],
             Kind::SFrame => &[Mode::Tracking, Mode::Plain],
         };
         let mut replay = Replay::new(run, self.pc, self.arch.sp().0, self.red_zone);
@@ -149,6 +152,8 @@ impl<A: Arch> Checked<'_, '_, A> {
         let (verdict, recovered) = self.compare(mode, walk, truth);
         let counts = &mut report.counts[mode as usize];
         counts.add(&verdict, recovered, truth.len());
+        let pcs = walk.frames.iter().map(|(frame, ..)| frame.pc);
+        report.whole[mode as usize] += u64::from(pcs.eq(truth.iter().map(|frame| frame.pc)));
         let place = || self.function(self.moment.registers.pc());
         let doubt = match verdict {
             Verdict::MarkedRight => Some(format!("marked right: {}", place())),
@@ -192,7 +197,11 @@ impl<A: Arch> Checked<'_, '_, A> {
     fn compare(&self, mode: Mode, walk: &Found, truth: &Truth<'_>) -> (Verdict, Recovered) {
         // SFrame knows three registers, however many are tracked.
         let mode = if self.subject.tables == Kind::SFrame { Mode::Plain } else { mode };
-        self.subject.judge.compare(mode, walk, truth, |pc| self.covers(pc))
+        let (judge, covers) = (&self.subject.judge, |pc| self.covers(pc));
+        match self.subject.tables {
+            Kind::Ehabi => call_sites::compare(judge, mode, walk, truth, covers),
+            Kind::Dwarf | Kind::SFrame => judge.compare(mode, walk, truth, covers),
+        }
     }
 
     /// Whether the tables cover `pc`, or it is in a trampoline.
@@ -229,8 +238,8 @@ impl<A: Arch> Checked<'_, '_, A> {
         let Some((tables, svma)) = self.loaded.at(address) else { return (spot, Err("no module".into())) };
         spot.module = tables.name.clone();
         spot.row = tables.row(self.subject.tables, svma).unwrap_or_default();
-        if self.subject.tables == Kind::SFrame {
-            // What its reader says is what objdump says: the samples' test compares all of it.
+        if self.subject.tables != Kind::Dwarf {
+            // What their readers say is what objdump and readelf say: other tests compare all of it.
             return (spot, Ok(()));
         }
         let (sp, fp) = (self.subject.arch.sp().0, self.subject.arch.fp().0);

@@ -41,7 +41,9 @@
 //! chain is on. What lies below is stale, and [`Replay`] refuses to read it.
 
 mod bytes;
+mod call_sites;
 mod check;
+mod ehabi;
 mod memory;
 mod module;
 mod replay;

@@ -49,6 +49,8 @@ pub struct Report {
     pub places: usize,
     /// Verdicts by kind of walk.
     pub counts: [Counts; 3],
+    /// Walks, by kind, that found every frame of the true chain and no other.
+    pub whole: [u64; 3],
     /// How often each listed place was met.
     pub listed: BTreeMap<&'static str, u64>,
     /// Where walks with all sources were less than exact, without being wrong: the verdict and the function.

@@ -6,9 +6,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use unwind_core::dwarf::{DwarfIndex, DwarfIndexEntry, DwarfSections, DwarfSource, Flavor, Section};
+use unwind_core::ehabi::EhabiSource;
 use unwind_core::sframe::SFrameSource;
 use unwind_core::{Arch, Module, Pc};
 
+use super::ehabi;
 use super::module::CapturedModule;
 use super::run::Run;
 use super::sframe::SFrameTables;
@@ -21,6 +23,9 @@ pub enum Kind {
     Dwarf,
     /// SFrame.
     SFrame,
+    /// ARM's exception handling tables, and call frame information where a module has it. The former count as tables
+    /// of return pcs only.
+    Ehabi,
 }
 
 /// A module's tables, kept for the rest of the process.
@@ -36,6 +41,7 @@ pub struct Tables {
     /// The addresses (svma) that FDEs cover, as gimli reads them; sorted.
     covered: Vec<Range<u64>>,
     sframe: Option<SFrameTables>,
+    ehabi: Option<EhabiSource<'static>>,
 }
 
 impl Tables {
@@ -49,6 +55,7 @@ impl Tables {
         let mut sections = DwarfSections {
             eh_frame: section(".eh_frame"),
             eh_frame_hdr: section(".eh_frame_hdr"),
+            debug_frame: section(".debug_frame"),
             ..DwarfSections::default()
         };
         if sections.eh_frame_hdr.is_none()
@@ -57,13 +64,18 @@ impl Tables {
             let room = vec![DwarfIndexEntry::default(); count].leak();
             sections.eh_frame_index = DwarfIndex::build(arch, &sections, Flavor::EhFrame, room).ok();
         }
+        if let Ok(count) = DwarfIndex::room(arch, &sections, Flavor::DebugFrame) {
+            let room = vec![DwarfIndexEntry::default(); count].leak();
+            sections.debug_frame_index = DwarfIndex::build(arch, &sections, Flavor::DebugFrame, room).ok();
+        }
         let mut for_gimli = sections;
         for_gimli.eh_frame =
             sections.eh_frame.map(|section| Section { data: without_key(section.data), ..section });
         let covered = cfi::covered(&for_gimli);
         let (name, code) = (module.name.clone(), module.code.clone());
         let sframe = section(".sframe").map(SFrameTables::new);
-        Box::leak(Box::new(Tables { name, code, sections, for_gimli, covered, sframe }))
+        let ehabi = ehabi::source(arch.byte_order(), module, &code);
+        Box::leak(Box::new(Tables { name, code, sections, for_gimli, covered, sframe, ehabi }))
     }
 
     /// The row of this kind of table for `svma`, for people.
@@ -71,6 +83,8 @@ impl Tables {
         match kind {
             Kind::Dwarf => cfi::row(&self.for_gimli, svma),
             Kind::SFrame => self.sframe.as_ref()?.row(svma),
+            Kind::Ehabi if self.covers(svma) => cfi::row(&self.for_gimli, svma),
+            Kind::Ehabi => ehabi::row(self.ehabi.as_ref()?, svma),
         }
     }
 
@@ -136,6 +150,8 @@ pub struct Loaded {
     pub map: Vec<Module<DwarfSource<'static>>>,
     /// The same, for a walk by SFrame.
     pub sframe: Vec<Module<Option<SFrameSource<'static>>>>,
+    /// The same, for a walk by ARM's tables beside call frame information.
+    pub ehabi: Vec<Module<(DwarfSource<'static>, Option<EhabiSource<'static>>)>>,
 }
 
 impl Loaded {
@@ -157,6 +173,7 @@ impl Loaded {
         Ok(Loaded {
             map: modules(&mapped, |tables| DwarfSource::new(tables.sections)),
             sframe: modules(&mapped, sframe),
+            ehabi: modules(&mapped, |tables| (DwarfSource::new(tables.sections), tables.ehabi)),
             mapped,
         })
     }
@@ -173,6 +190,10 @@ impl Loaded {
         match kind {
             Kind::Dwarf => tables.covers(svma),
             Kind::SFrame => tables.sframe.as_ref().is_some_and(|sframe| sframe.covers(svma)),
+            Kind::Ehabi => {
+                let at_calls = || tables.ehabi.as_ref().is_some_and(|source| ehabi::covers(source, svma));
+                tables.covers(svma) || !pc.is_exact() && at_calls()
+            }
         }
     }
 }

@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use gimli::{
-    BaseAddresses, CfaRule, EhFrame, Encoding, EndianSlice, EvaluationResult, Location, Piece, Register,
-    RegisterRule, RunTimeEndian, UnwindContext, UnwindExpression, UnwindSection, Value,
+    BaseAddresses, CfaRule, DebugFrame, EhFrame, Encoding, EndianSlice, EvaluationResult, Location, Piece,
+    Register, RegisterRule, RunTimeEndian, UnwindContext, UnwindExpression, UnwindSection, Value,
 };
 use unwind_core::dwarf::{DwarfSections, Section};
 
@@ -65,34 +65,57 @@ fn byte_order(section: &[u8]) -> RunTimeEndian {
     if u64::from(length) <= section.len() as u64 { RunTimeEndian::Little } else { RunTimeEndian::Big }
 }
 
-/// The addresses (svma) that the FDEs of `.eh_frame` cover, sorted; empty FDEs left out.
+/// `.debug_frame` of a 32-bit program.
+fn debug_frame(sections: &DwarfSections<'static>) -> Option<DebugFrame<Reader>> {
+    let Section { data, .. } = sections.debug_frame?;
+    let mut section = DebugFrame::new(data, byte_order(data));
+    section.set_address_size(4);
+    Some(section)
+}
+
+/// The addresses (svma) that the FDEs of `.eh_frame` cover, and those of a 32-bit program's `.debug_frame`, sorted; empty
+/// FDEs left out.
 pub fn covered(sections: &DwarfSections<'static>) -> Vec<Range<u64>> {
-    let Some((section, bases)) = eh_frame(sections) else {
-        return Vec::new();
-    };
     let mut covered = Vec::new();
-    let mut entries = section.entries(&bases);
-    while let Ok(Some(entry)) = entries.next() {
-        if let gimli::CieOrFde::Fde(partial) = entry
-            && let Ok(fde) = partial.parse(EhFrame::cie_from_offset)
-            && fde.len() != 0
-        {
-            covered.push(fde.initial_address()..fde.initial_address() + fde.len());
-        }
+    if let Some((section, bases)) = eh_frame(sections) {
+        add_covered(&section, &bases, &mut covered);
+    }
+    if let Some(section) = debug_frame(sections) {
+        add_covered(&section, &BaseAddresses::default(), &mut covered);
     }
     covered.sort_by_key(|range| range.start);
     covered
 }
 
+fn add_covered<S: UnwindSection<Reader>>(section: &S, bases: &BaseAddresses, covered: &mut Vec<Range<u64>>) {
+    let mut entries = section.entries(bases);
+    while let Ok(Some(entry)) = entries.next() {
+        if let gimli::CieOrFde::Fde(partial) = entry
+            && let Ok(fde) = partial.parse(S::cie_from_offset)
+            && fde.len() != 0
+        {
+            covered.push(fde.initial_address()..fde.initial_address() + fde.len());
+        }
+    }
+}
+
 /// The row for `svma`, for people: the CFA, then every register that has a rule. `c` is the CFA, `*` stands
 /// before what is a place in memory; expressions are their bytes.
 pub fn row(sections: &DwarfSections<'static>, svma: u64) -> Option<String> {
-    let (section, bases) = eh_frame(sections)?;
-    let fde = section.fde_for_address(&bases, svma, EhFrame::cie_from_offset).ok()?;
+    if let Some((section, bases)) = eh_frame(sections)
+        && let Some(row) = row_in(&section, &bases, svma)
+    {
+        return Some(row);
+    }
+    row_in(&debug_frame(sections)?, &BaseAddresses::default(), svma)
+}
+
+fn row_in<S: UnwindSection<Reader>>(section: &S, bases: &BaseAddresses, svma: u64) -> Option<String> {
+    let fde = section.fde_for_address(bases, svma, S::cie_from_offset).ok()?;
     let mut context = UnwindContext::new();
-    let row = fde.unwind_info_for_address(&section, &bases, &mut context, svma).ok()?;
+    let row = fde.unwind_info_for_address(section, bases, &mut context, svma).ok()?;
     let bytes = |expression: &UnwindExpression<usize>| {
-        let expression = expression.get(&section).map(|expression| expression.0.slice().to_vec());
+        let expression = expression.get(section).map(|expression| expression.0.slice().to_vec());
         format!("{:02x?}", expression.unwrap_or_default())
     };
     let mut text = match row.cfa() {

@@ -126,8 +126,7 @@ impl Judge<'_> {
             if wrong {
                 return Verdict::MarkedWrong(index);
             }
-            if must_be_right
-                && let Err(register) = self.registers(&truth[index], index, frame, registers, recovered)
+            if must_be_right && let Err(register) = self.registers(&truth[index], frame, registers, recovered)
             {
                 return Verdict::Wrong(Fault::Register(index, register));
             }
@@ -164,7 +163,6 @@ impl Judge<'_> {
     fn registers<R: RegisterFile, T: RegisterFile>(
         &self,
         truth: &TrueFrame<T>,
-        index: usize,
         frame: &Frame,
         registers: &R,
         recovered: &mut Recovered,
@@ -172,7 +170,7 @@ impl Judge<'_> {
         let Some(known) = truth.registers.as_ref() else {
             return Ok(());
         };
-        let all = index == 0 || truth.pc.is_exact();
+        let all = truth.pc.is_exact();
         for register in if all { self.all } else { self.preserved } {
             // The frame pointer is tracked apart from the others.
             let found = if *register == self.fp { frame.fp } else { registers.get(*register) };
