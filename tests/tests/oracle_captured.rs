@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use unwind_arch::AnyArch;
-use unwind_core::{Arch, Pc, Register};
+use unwind_core::{Arch, Register};
 use unwind_tests::captured::{Kind, Library, Listed, Loaded, PC_ALONE, Report, Run, Subject};
 use unwind_tests::oracle::judge::{Fault, Judge, Mode};
 
@@ -114,14 +114,6 @@ const LISTED: &[Listed] = &[
             let is_start = spot.function.starts_with("__libc_start_") && spot.row.starts_with("ehabi");
             (is_start || is_shared && spot.row == "ehabi AddVsp(52) AddVsp(256) Pop(16384) Finish")
                 && matches!(fault, Fault::Register(_, Register(4..=10)))
-        },
-    },
-    Listed {
-        name: "Arm: zero where no return address is",
-        proof: "in a prologue or an epilogue, by a table that describes calls: what it takes for the return address is zero, as at the \
-                outermost frame. The walk has nothing to mark: its only frames are right, and an end has no trust of its own.",
-        applies: |spot, fault| {
-            spot.row.starts_with("ehabi") && spot.pc.is_some_and(Pc::is_exact) && *fault == Fault::End
         },
     },
 ];

@@ -38,8 +38,8 @@
 //!    is exact (a leaf that keeps its return address in a register).
 //! 6. The CFA is aligned to the target's word.
 //! 7. The return address is read, and stripped by the architecture. Zero ends the walk, complete; but
-//!    where a frame pointer or back chain led to it from an exact pc, it shows that this was none, and
-//!    the step fails. A return address that is certainly not code fails.
+//!    where a frame pointer, a back chain or a table of calls led to it from an exact pc, it shows that
+//!    this was wrong, and the step fails. A return address that is certainly not code fails.
 //! 8. The frame pointer is read.
 //! 9. (ip, sp) differs from before. Then ip, sp and fp are committed together.
 //!

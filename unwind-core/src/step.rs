@@ -152,7 +152,11 @@ where
     };
     match caller {
         Ok(caller) => Ok(Some((caller, found.trust))),
-        Err(Failure::Complete(Mark::ZeroReturnAddress)) if is_chain => Err(link_to_zero(kind, state.pc)),
+        Err(Failure::Complete(Mark::ZeroReturnAddress))
+            if is_chain || (found.trust == Trust::CallSite && state.pc.is_exact()) =>
+        {
+            Err(link_to_zero(kind, state.pc))
+        }
         Err(failure) => Err(failure),
     }
 }
@@ -190,7 +194,7 @@ where
 }
 
 /// What a return address of zero means that a chain led to: its end, by convention; at an exact pc
-/// nothing but that this was no link.
+/// nothing but that this was no link. The same goes there for a rule that holds at calls.
 fn link_to_zero(kind: UnwindUserType, pc: Pc) -> Failure {
     match (pc, kind) {
         (Pc::Exact(_), _) => StepError::NotCode { address: 0 }.into(),

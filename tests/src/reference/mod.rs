@@ -237,6 +237,7 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
                 (UnwindUserType::FramePointer | UnwindUserType::BackChain, true) => {
                     Stop::Error(StepError::NotCode { address: 0 })
                 }
+                (_, true) if found.trust == Trust::CallSite => Stop::Error(StepError::NotCode { address: 0 }),
                 (UnwindUserType::FramePointer, false) => Stop::Complete(Mark::ZeroFrameRecord),
                 (UnwindUserType::BackChain, false) => Stop::Complete(Mark::ZeroBackChain),
                 _ => Stop::Complete(Mark::ZeroReturnAddress),

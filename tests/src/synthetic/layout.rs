@@ -304,6 +304,10 @@ impl<'s> Layout<'s> {
                 Pc::Exact(_) => failed(StepError::NotCode { address: 0 }, Some(outermost.kind)),
                 Pc::Return(_) => End::Complete(Mark::ZeroFrameRecord),
             },
+            // Nor is what a table of calls says there.
+            EndSpec::ZeroReturnAddress if outermost.trust == Trust::CallSite && pc.is_exact() => {
+                failed(StepError::NotCode { address: 0 }, Some(outermost.kind))
+            }
             EndSpec::ZeroReturnAddress => End::Complete(Mark::ZeroReturnAddress),
             EndSpec::ZeroFramePointer => End::Complete(Mark::ZeroFramePointer),
             EndSpec::EntryFunction => End::Complete(Mark::EntryFunction),
