@@ -97,16 +97,37 @@ impl<'c> Finder<'c> {
             None => self.by_program(),
         }
         self.vdso();
-        let bare = self.bare_code();
         let lists_all_code = !self.modules.is_empty() && self.code.iter().all(|range| self.is_listed(range));
+        let unreadable = self.vdso_left_out();
+        self.code.extend(unreadable.iter().cloned());
+        self.code.sort_by_key(|range| range.start);
+        let bare = self.bare_code();
         self.modules.retain(|module| !module.ranges.is_empty());
         self.modules.sort_by_key(|module| module.ranges.first().map(|range| range.start));
         Found {
-            modules: ElfModules::new(arch, self.modules, bare).with_entry(self.notes.aux(AT_ENTRY)),
+            modules: ElfModules::new(arch, self.modules, bare)
+                .with_unreadable(unreadable)
+                .with_entry(self.notes.aux(AT_ENTRY)),
             pieces: in_order(self.pieces),
             files: self.files.contents,
             missing: self.missing,
             lists_all_code,
+        }
+    }
+
+    /// The first page of the vDSO, where the core has nothing of it, as those that qemu writes from version
+    /// 8.2 on: the trampolines of signal handlers are there.
+    fn vdso_left_out(&self) -> Vec<Range<u64>> {
+        let Some(start) = self.notes.aux(AT_SYSINFO_EHDR) else { return Vec::new() };
+        let mut memory = CoreMemory::of_core(self.headers, self.contents);
+        if memory.read(start, &mut [0; 4]).is_ok() {
+            return Vec::new();
+        }
+        match start.checked_add(self.page) {
+            Some(end) if end.wrapping_sub(1) <= self.headers.word.max_address() => {
+                without(start..end, &self.code)
+            }
+            _ => Vec::new(),
         }
     }
 

@@ -20,6 +20,8 @@ pub struct ElfModules {
     arch: AnyArch,
     modules: Vec<ElfModule>,
     bare: Vec<BareCode>,
+    /// Code that is known to be there and cannot be read (avma).
+    unreadable: Vec<Range<u64>>,
     entry: Option<u64>,
 }
 
@@ -86,7 +88,13 @@ impl ElfModules {
         for module in &mut modules {
             module.sframe_error = module.tables.check_sframe(&arch).err();
         }
-        ElfModules { arch, modules, bare, entry: None }
+        ElfModules { arch, modules, bare, unreadable: Vec::new(), entry: None }
+    }
+
+    /// The same with code that is known to be there and cannot be read: apart from the other ranges.
+    pub(crate) fn with_unreadable(mut self, unreadable: Vec<Range<u64>>) -> Self {
+        self.unreadable = unreadable;
+        self
     }
 
     /// The same for a target whose program begins at `entry` (avma).
@@ -151,6 +159,13 @@ impl ElfModules {
             bias: 0,
             source: None,
         }));
+        let unreadable = self.unreadable.iter();
+        sources.extend(unreadable.map(|range| Module {
+            start: range.start,
+            end: range.end,
+            bias: 0,
+            source: Some(ElfSource::unreadable()),
+        }));
         sources.sort_by_key(|module| module.start);
         sources
     }
@@ -182,7 +197,7 @@ impl ElfModule {
             None => section.sframe(),
         });
         let ehabi = tables.ehabi.as_ref().map(|tables| EhabiSource::new(tables.borrow()));
-        ElfSource { sframe, dwarf: DwarfSource::new(sections), ehabi }
+        ElfSource { sframe, dwarf: DwarfSource::new(sections), ehabi, is_unreadable: false }
     }
 }
 

@@ -4,8 +4,8 @@ use unwind_core::dwarf::DwarfSource;
 use unwind_core::ehabi::EhabiSource;
 use unwind_core::sframe::SFrameSource;
 use unwind_core::{
-    Arch, CallerRegisters, Evaluated, Found, FrameSource, LookupError, MemoryReader, Query, RegisterFile,
-    UnwindUserType, UnwindUserTypes,
+    Arch, CallerRegisters, Evaluated, Found, FrameSource, LookupError, MemoryError, MemoryReader, Query,
+    RegisterFile, UnwindUserType, UnwindUserTypes,
 };
 
 /// The unwind tables of one ELF file: SFrame, DWARF and ARM's EHABI, each if it is there.
@@ -19,9 +19,17 @@ pub struct ElfSource<'m> {
     pub(super) sframe: Option<SFrameSource<'m>>,
     pub(super) dwarf: DwarfSource<'m>,
     pub(super) ehabi: Option<EhabiSource<'m>>,
+    /// Whether this stands for code that is known to be there and cannot be read, tables and all.
+    pub(super) is_unreadable: bool,
 }
 
 impl<'m> ElfSource<'m> {
+    /// Of code that is known to be there and cannot be read. A walk that comes to it is cut off there: what
+    /// the code would have been, a signal trampoline perhaps, nobody can tell.
+    pub(super) fn unreadable() -> Self {
+        ElfSource { sframe: None, dwarf: DwarfSource::default(), ehabi: None, is_unreadable: true }
+    }
+
     /// `.sframe`, where there is one for this architecture.
     pub fn sframe(&self) -> Option<&SFrameSource<'m>> {
         self.sframe.as_ref()
@@ -40,6 +48,9 @@ impl<'m> ElfSource<'m> {
 
 impl<A: Arch> FrameSource<A> for ElfSource<'_> {
     fn types(&self) -> UnwindUserTypes {
+        if self.is_unreadable {
+            return UnwindUserTypes::only(UnwindUserType::Dwarf);
+        }
         let sframe = FrameSource::<A>::types(&self.sframe);
         let ehabi = FrameSource::<A>::types(&self.ehabi);
         sframe.union(FrameSource::<A>::types(&self.dwarf)).union(ehabi)
@@ -53,6 +64,9 @@ impl<A: Arch> FrameSource<A> for ElfSource<'_> {
         memory: &mut dyn MemoryReader,
     ) -> Result<Option<Found>, LookupError> {
         match kind {
+            UnwindUserType::Dwarf if self.is_unreadable => {
+                Err(MemoryError::Unreadable { address: query.pc.lookup_address() }.into())
+            }
             UnwindUserType::SFrame => self.sframe.lookup(arch, kind, query, memory),
             UnwindUserType::Dwarf => self.dwarf.lookup(arch, kind, query, memory),
             UnwindUserType::Ehabi => self.ehabi.lookup(arch, kind, query, memory),

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use unwind_core::{Arch, MemoryError, MemoryReader, Register, RegisterFile};
+use unwind_core::{Arch, Cut, End, MemoryError, MemoryReader, ModuleMap, Register, RegisterFile, Unwinder};
 use unwind_mem::core_dump::{CoreDump, CoreProblem, FileSearch};
+use unwind_mem::elf::IndexRoom;
 
 const X86_64: u16 = 62;
 const AARCH64: u16 = 183;
@@ -114,6 +115,32 @@ fn floating_point_registers() {
     let core = open(core(POWERPC64, &notes.concat(), &[(6, 0x1000, 16, 16)]));
     let f14 = core.threads().iter().map(|thread| thread.registers.get(Register(32 + 14)));
     assert_eq!(f14.collect::<Vec<_>>(), [Some(14 * 0x111), None, None]);
+}
+
+/// Where the vDSO should be and is not, trampolines may be: a walk is cut off there, and says so.
+#[test]
+fn a_vdso_that_was_left_out() {
+    let auxv = |start: u64| note(b"CORE", 6, &[33u64, start, 0, 0].map(u64::to_le_bytes).concat());
+    let ends = |vdso: u64, segments: &[Segment]| {
+        let notes = [prstatus(11, 70), auxv(vdso)];
+        let core = open(core(AARCH64, &notes.concat(), segments));
+        let mut room = IndexRoom::default();
+        let sources = core.modules().sources(&mut room);
+        let thread = &core.threads()[0];
+        let map = ModuleMap::new(&thread.arch, &sources).unwrap();
+        let unwinder = Unwinder::new(thread.arch, map);
+        let registers = thread.registers.with_ip(0x7000_0010).with(thread.arch.sp(), 0x1000);
+        unwinder.depth(&registers, core.memory()).unwrap()
+    };
+    let stack = (6, 0x1000, 64, 64);
+    let cut = (1, End::Truncated(Cut::Memory(MemoryError::Unreadable { address: 0x7000_0010 })));
+    assert_eq!(ends(0x7000_0000, &[stack]), cut);
+    // Listed, without contents.
+    assert_eq!(ends(0x7000_0000, &[stack, (5, 0x7000_0000, 0, 0x2000)]), cut);
+    // There, or elsewhere.
+    assert_ne!(ends(0x7000_0000, &[stack, (5, 0x7000_0000, 0x1000, 0x1000)]), cut);
+    assert_ne!(ends(0x6000_0000, &[stack]), cut);
+    assert_ne!(ends(u64::MAX, &[stack]), cut);
 }
 
 /// More program headers than their field can say.
