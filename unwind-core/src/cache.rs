@@ -164,12 +164,7 @@ fn tag(found: Option<Found>) -> (u64, [u64; 2]) {
         Rule::Frame(frame) => (IS_FRAME, frame.to_words()),
         Rule::Evaluate => (0, [0; 2]),
     };
-    let trust = match trust {
-        Trust::Guess => 0u64,
-        Trust::Convention => 1,
-        Trust::CallSite => 2,
-        Trust::Exact => 3,
-    };
+    let trust = u64::from(trust.to_bits());
     let at_end = if is_at_end { IS_AT_END } else { 0 };
     (IS_COVERED | is_frame | at_end | trust.wrapping_shl(TRUST_SHIFT), rule)
 }
@@ -183,13 +178,8 @@ fn answer(tag: u64, rule: [u64; 2]) -> Option<Found> {
         0 => Rule::Evaluate,
         _ => Rule::Frame(UnwindUserFrame::from_words(rule)),
     };
-    let trust = match tag.wrapping_shr(TRUST_SHIFT) & 3 {
-        0 => Trust::Guess,
-        1 => Trust::Convention,
-        2 => Trust::CallSite,
-        _ => Trust::Exact,
-    };
-    Some(Found::new(rule, trust).at_end(tag & IS_AT_END != 0))
+    let [trust, ..] = tag.wrapping_shr(TRUST_SHIFT).to_le_bytes();
+    Some(Found::new(rule, Trust::from_bits(trust)).at_end(tag & IS_AT_END != 0))
 }
 
 /// A source behind a cache.

@@ -206,38 +206,9 @@ impl UnwindUserFrame {
         )
     }
 
-    /// The rule as two words, for caches.
-    #[cfg(target_has_atomic = "64")]
+    /// The rule as 16 bytes, for tables of rules and caches. Two rules are equal where their bytes are.
+    #[cfg(any(target_has_atomic = "64", feature = "table"))]
     #[inline]
-    pub(crate) const fn to_words(self) -> [u64; 2] {
-        let [c0, c1, c2, c3] = self.cfa_off.to_le_bytes();
-        let [r0, r1, r2, r3] = self.ra_off.to_le_bytes();
-        let [f0, f1, f2, f3] = self.fp_off.to_le_bytes();
-        [
-            u64::from_le_bytes([c0, c1, c2, c3, r0, r1, r2, r3]),
-            u64::from_le_bytes([f0, f1, f2, f3, self.cfa_base, self.ra_base, self.fp_base, self.tags]),
-        ]
-    }
-
-    /// The rule of two words. All words are some rule.
-    #[cfg(target_has_atomic = "64")]
-    #[inline]
-    pub(crate) const fn from_words([first, second]: [u64; 2]) -> Self {
-        let [c0, c1, c2, c3, r0, r1, r2, r3] = first.to_le_bytes();
-        let [f0, f1, f2, f3, cfa_base, ra_base, fp_base, tags] = second.to_le_bytes();
-        UnwindUserFrame {
-            cfa_off: i32::from_le_bytes([c0, c1, c2, c3]),
-            ra_off: i32::from_le_bytes([r0, r1, r2, r3]),
-            fp_off: i32::from_le_bytes([f0, f1, f2, f3]),
-            cfa_base,
-            ra_base,
-            fp_base,
-            tags,
-        }
-    }
-
-    /// The rule as 16 bytes, for tables of rules. Two rules are equal where their bytes are.
-    #[cfg(feature = "table")]
     pub(crate) const fn to_bytes(self) -> [u8; 16] {
         let [c0, c1, c2, c3] = self.cfa_off.to_le_bytes();
         let [r0, r1, r2, r3] = self.ra_off.to_le_bytes();
@@ -247,7 +218,7 @@ impl UnwindUserFrame {
     }
 
     /// The rule of 16 bytes. All bytes are some rule.
-    #[cfg(feature = "table")]
+    #[cfg(any(target_has_atomic = "64", feature = "table"))]
     #[inline]
     pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
         let [c0, c1, c2, c3, r0, r1, r2, r3, f0, f1, f2, f3, cfa_base, ra_base, fp_base, tags] = bytes;
@@ -260,6 +231,23 @@ impl UnwindUserFrame {
             fp_base,
             tags,
         }
+    }
+
+    /// The rule as two words, for caches.
+    #[cfg(target_has_atomic = "64")]
+    #[inline]
+    pub(crate) const fn to_words(self) -> [u64; 2] {
+        let [a, b, c, d, e, f, g, h, rest @ ..] = self.to_bytes();
+        [u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes(rest)]
+    }
+
+    /// The rule of two words.
+    #[cfg(target_has_atomic = "64")]
+    #[inline]
+    pub(crate) const fn from_words([first, second]: [u64; 2]) -> Self {
+        let [a, b, c, d, e, f, g, h] = first.to_le_bytes();
+        let [i, j, k, l, m, n, o, p] = second.to_le_bytes();
+        Self::from_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
     }
 
     /// The same rule for a signal or trap frame.

@@ -51,9 +51,8 @@ impl UnwindUserType {
     ];
 
     /// Its place in the order of priority.
-    #[cfg(target_has_atomic = "64")]
     #[inline]
-    pub(crate) fn number(self) -> u8 {
+    pub(crate) const fn number(self) -> u32 {
         match self {
             UnwindUserType::Embedder => 0,
             UnwindUserType::Table => 1,
@@ -68,19 +67,9 @@ impl UnwindUserType {
         }
     }
 
+    #[inline]
     const fn bit(self) -> u16 {
-        match self {
-            UnwindUserType::Embedder => 1,
-            UnwindUserType::Table => 1 << 1,
-            UnwindUserType::SFrame => 1 << 2,
-            UnwindUserType::Dwarf => 1 << 3,
-            UnwindUserType::Ehabi => 1 << 4,
-            UnwindUserType::SignalTrampoline => 1 << 5,
-            UnwindUserType::NullCall => 1 << 6,
-            UnwindUserType::Instruction => 1 << 7,
-            UnwindUserType::BackChain => 1 << 8,
-            UnwindUserType::FramePointer => 1 << 9,
-        }
+        1u16.wrapping_shl(self.number())
     }
 }
 
@@ -168,6 +157,32 @@ pub enum Trust {
     CallSite,
     /// A table that describes every instruction.
     Exact,
+}
+
+impl Trust {
+    /// As two bits, for tables and caches.
+    #[cfg(any(target_has_atomic = "64", feature = "table"))]
+    #[inline]
+    pub(crate) const fn to_bits(self) -> u8 {
+        match self {
+            Trust::Guess => 0,
+            Trust::Convention => 1,
+            Trust::CallSite => 2,
+            Trust::Exact => 3,
+        }
+    }
+
+    /// Of the two lowest bits.
+    #[cfg(any(target_has_atomic = "64", feature = "table"))]
+    #[inline]
+    pub(crate) const fn from_bits(bits: u8) -> Self {
+        match bits & 3 {
+            0 => Trust::Guess,
+            1 => Trust::Convention,
+            2 => Trust::CallSite,
+            _ => Trust::Exact,
+        }
+    }
 }
 
 /// What a walk asks a source about.

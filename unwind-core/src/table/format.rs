@@ -88,15 +88,9 @@ impl TableRule {
             TableRule::NotCovered => ([0; RULE], NOT_COVERED),
             TableRule::AskOriginal => ([0; RULE], ASK_ORIGINAL),
             TableRule::Frame { frame, trust, is_last, is_block } => {
-                let trust = match trust {
-                    Trust::Guess => 0,
-                    Trust::Convention => 1,
-                    Trust::CallSite => 2,
-                    Trust::Exact => 3u8,
-                };
                 let last = if is_last { IS_LAST } else { 0 };
                 let block = if is_block { IS_BLOCK } else { 0 };
-                (frame.to_bytes(), FRAME | trust << TRUST_SHIFT | last | block)
+                (frame.to_bytes(), FRAME | trust.to_bits() << TRUST_SHIFT | last | block)
             }
         }
     }
@@ -107,12 +101,7 @@ impl TableRule {
             NOT_COVERED => TableRule::NotCovered,
             FRAME => TableRule::Frame {
                 frame: UnwindUserFrame::from_bytes(bytes),
-                trust: match flags >> TRUST_SHIFT & 3 {
-                    0 => Trust::Guess,
-                    1 => Trust::Convention,
-                    2 => Trust::CallSite,
-                    _ => Trust::Exact,
-                },
+                trust: Trust::from_bits(flags >> TRUST_SHIFT),
                 is_last: flags & IS_LAST != 0,
                 is_block: flags & IS_BLOCK != 0,
             },
