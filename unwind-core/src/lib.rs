@@ -82,9 +82,13 @@ extern crate std;
 
 mod address;
 mod arch;
+#[cfg(all(feature = "deferred", target_has_atomic = "64"))]
+mod atomics;
 #[cfg(target_has_atomic = "64")]
 mod cache;
 mod convention;
+#[cfg(all(feature = "deferred", target_has_atomic = "64"))]
+pub mod deferred;
 #[cfg(feature = "dwarf")]
 pub mod dwarf;
 #[cfg(feature = "ehabi")]
