@@ -64,8 +64,11 @@ impl Made {
         let random = mix(pc.address() ^ mix(self.generation) ^ (exact << 40) ^ ((kind as u64) << 50));
         let trust =
             [Trust::Guess, Trust::Convention, Trust::CallSite, Trust::Exact][(random >> 8) as usize % 4];
-        let frame =
-            UnwindUserFrame::plain(random & 1 == 0, (random >> 16) as i32, (random >> 20) as i32, None);
+        // Rules whose offsets need more than 16 bits are not remembered; here, one of eight.
+        let ra_off = if random >> 61 == 0 { (random >> 20) as i32 } else { i32::from((random >> 20) as i16) };
+        let fp_off = (random >> 36) as i16;
+        let fp_off = (fp_off & 1 == 0).then_some(i32::from(fp_off));
+        let frame = UnwindUserFrame::plain(random & 1 == 0, (random >> 16) as i32, ra_off, fp_off);
         match random % 7 {
             0 => None,
             1 => Some(Found::new(Rule::Evaluate, trust)),
@@ -103,7 +106,7 @@ fn nothing_is_mistaken_for_something_else() {
             let random = mix(turn);
             let source = Made::new(random % 3);
             let cached = Cached { cache, generation: random % 3, source: &source };
-            let address = 0x1000 + (random >> 8) % 40;
+            let address = 0x1000 + (random >> 8) % 40 * 16;
             let pc = if random & 0x10 == 0 { Pc::Exact(address) } else { Pc::Return(address) };
             let kind = if random & 0x20 == 0 { UnwindUserType::Table } else { UnwindUserType::Dwarf };
             let found = cached.lookup(&X86_64, kind, &Query::new(pc), &mut no_memory());
@@ -111,7 +114,8 @@ fn nothing_is_mistaken_for_something_else() {
             asked += source.asked.load(Ordering::Relaxed);
         }
         println!("{count} slots: asked {asked} times of 20000");
-        assert!(count < 1000 || asked < 10_000, "it remembers something");
+        // The kinds, and an exact and a return pc, share a slot.
+        assert!(count < 1000 || asked < 17_000, "it remembers something");
         assert!(asked >= 480, "there are 480 different questions");
     }
 }

@@ -14,20 +14,25 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::memory::MemoryReader;
+use crate::plain::{self, Plain};
 use crate::source::{
     CodeAt, Evaluated, Found, FrameSource, LookupError, Query, Rule, Trust, UnwindUserType, UnwindUserTypes,
 };
-use crate::{Arch, CallerRegisters, Pc, RegisterFile, UnwindUserFrame};
+use crate::{
+    Arch, Base, CallerRegisters, CfaRule, FpRule, FrameKind, Pc, RaRule, Register, RegisterFile,
+    UnwindUserFrame,
+};
 
-/// Room for one answer: 40 bytes.
+/// Room for one answer: 32 bytes.
 #[derive(Debug, Default)]
+#[repr(align(32))]
 pub struct CacheSlot {
     /// How often the slot was written, times two, and odd while it is being written; in the lowest bits,
     /// the answer beside its rule.
     state: AtomicU64,
     pc: AtomicU64,
     generation: AtomicU64,
-    rule: [AtomicU64; 2],
+    rule: AtomicU64,
 }
 
 impl CacheSlot {
@@ -37,13 +42,15 @@ impl CacheSlot {
             state: AtomicU64::new(0),
             pc: AtomicU64::new(0),
             generation: AtomicU64::new(0),
-            rule: [AtomicU64::new(0), AtomicU64::new(0)],
+            rule: AtomicU64::new(0),
         }
     }
 }
 
 /// A cache in borrowed slots. Each question has one slot that its answer can be in; the more slots, the
-/// fewer share one. 4,096 slots answer for nearly all frames of a busy program.
+/// fewer share one. 4,096 slots answer for nearly all frames of a busy program. Only a power of two of them
+/// is used, as many as there are. Rules with offsets from the CFA of more than 16 bits, or with other base
+/// registers than sp and fp, are not remembered; hardly any function has one.
 ///
 /// ```
 /// use unwind_core::{CacheSlot, Cached, RuleCache, UnwindUserFrame};
@@ -58,68 +65,83 @@ impl CacheSlot {
 #[derive(Clone, Copy)]
 pub struct RuleCache<'c> {
     slots: &'c [CacheSlot],
+    /// How many are used, less one.
+    mask: usize,
 }
 
 /// The answer beside its rule, in the lowest bits of a slot's state.
-const TAG_BITS: u32 = 12;
+const TAG_BITS: u32 = 20;
 const TAG: u64 = (1 << TAG_BITS) - 1;
-/// The part of it that is key: bit 0, whether there is an answer at all; bit 1, whether it is for an exact
-/// pc; bits 2 to 5, the kind.
+/// The part of it that is key: bits 0 to 4, the kinds that were asked, without which there is no answer;
+/// bit 5, whether it is for an exact pc.
 const KEY: u64 = 0x3f;
-const IS_ANSWER: u64 = 1;
-const IS_EXACT: u64 = 1 << 1;
-const KIND_SHIFT: u32 = 2;
-/// Whether the source covers the pc; whether there is a rule; whether it is the last of its function.
-const IS_COVERED: u64 = 1 << 6;
-const IS_FRAME: u64 = 1 << 7;
-const IS_AT_END: u64 = 1 << 8;
-/// Two bits.
-const TRUST_SHIFT: u32 = 9;
+const IS_EXACT: u64 = 1 << 5;
+const IS_SIGNAL: u64 = 1 << 6;
+const IS_AT_END: u64 = 1 << 7;
+/// The kind that answered, 4 bits, all of them set where none covers the pc, and the trust, 2 bits. As in a
+/// [`Plain`] rule, like the other bits that both have.
+const ORIGIN_SHIFT: u32 = plain::ORIGIN_SHIFT;
+const ORIGIN: u64 = 0x3f;
+const NOT_COVERED: u8 = 0xf;
+const ORIGIN_KIND: u8 = 0xf;
+const ORIGIN_TRUST_SHIFT: u32 = 4;
+/// What the rule word holds, two bits: a rule that is left to the source to evaluate; one with the return
+/// address at an offset from the CFA; one with it in a register; one without.
+const SHAPE_SHIFT: u32 = 14;
+const EVALUATE: u64 = 0;
+const RA_AT_CFA: u64 = 1;
+const RA_IN_REGISTER: u64 = 2;
+const RA_UNDEFINED: u64 = 3;
+/// Whether the CFA is based on the frame pointer, whether that is saved at an offset from the CFA, and whether
+/// it is lost.
+const USE_FP: u64 = 1 << 16;
+const SAVES_FP: u64 = 1 << 17;
+const FP_UNDEFINED: u64 = 1 << 18;
+/// Whether the rule is a [`Plain`] one.
+const IS_PLAIN: u64 = 1 << 19;
 /// One write begun, or ended.
 const WRITE: u64 = 1 << TAG_BITS;
 
 impl<'c> RuleCache<'c> {
     /// A cache in these slots. Without slots nothing is remembered.
     pub const fn new(slots: &'c [CacheSlot]) -> Self {
-        RuleCache { slots }
+        let mask = match slots.len().checked_ilog2() {
+            Some(bits) => 1usize.wrapping_shl(bits).wrapping_sub(1),
+            None => 0,
+        };
+        RuleCache { slots, mask }
     }
 
-    /// The slot that the answer for a key is in.
+    /// The slot that the answer for a pc is in.
     #[inline]
-    fn slot(&self, key: u64, pc: u64, generation: u64) -> Option<&'c CacheSlot> {
-        // Return addresses differ in their lower bits. The product's upper half is below the number of
-        // slots.
-        let all = pc ^ key.wrapping_shl(56) ^ generation.wrapping_shl(40);
-        let mixed = (all ^ all.wrapping_shr(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_shr(32);
-        let count = u64::try_from(self.slots.len()).ok()?;
-        let index = mixed.wrapping_mul(count).wrapping_shr(32);
-        self.slots.get(usize::try_from(index).ok()?)
+    fn slot(&self, pc: u64, generation: u64) -> Option<&'c CacheSlot> {
+        // A walk waits for this number. Return addresses differ in their lower bits; those above a
+        // page's tell apart what lies alike in its page.
+        let [a, b, c, d, ..] = (pc.wrapping_shr(11) ^ (pc ^ generation)).to_le_bytes();
+        let mixed = usize::try_from(u32::from_le_bytes([a, b, c, d])).unwrap_or(0);
+        self.slots.get(mixed & self.mask)
     }
 
     /// What is remembered for this key.
     #[inline]
-    fn get(&self, key: u64, pc: u64, generation: u64) -> Option<Option<Found>> {
-        let slot = self.slot(key, pc, generation)?;
+    fn get(&self, key: u64, pc: u64, generation: u64) -> Option<Answer> {
+        let slot = self.slot(pc, generation)?;
         let state = slot.state.load(Ordering::Acquire);
+        let answer = Answer { tag: state & TAG, rule: slot.rule.load(Ordering::Relaxed) };
         if state & (KEY | WRITE) != key
             || slot.pc.load(Ordering::Relaxed) != pc
             || slot.generation.load(Ordering::Relaxed) != generation
         {
             return None;
         }
-        let [low, high] = &slot.rule;
-        let rule = [low.load(Ordering::Relaxed), high.load(Ordering::Relaxed)];
         // If nobody has written meanwhile, all of it belongs together.
         fence(Ordering::Acquire);
-        if slot.state.load(Ordering::Relaxed) != state {
-            return None;
-        }
-        Some(answer(state, rule))
+        (slot.state.load(Ordering::Relaxed) == state).then_some(answer)
     }
 
     /// Remembers an answer, unless somebody else is writing there.
-    fn put(&self, key: u64, pc: u64, generation: u64, found: Option<Found>) {
-        let Some(slot) = self.slot(key, pc, generation) else { return };
+    fn put(&self, key: u64, pc: u64, generation: u64, answer: Answer) {
+        let Some(slot) = self.slot(pc, generation) else { return };
         let state = slot.state.load(Ordering::Relaxed);
         if state & WRITE != 0 {
             return;
@@ -131,14 +153,10 @@ impl<'c> RuleCache<'c> {
             return;
         }
         fence(Ordering::Release);
-        let (tag, rule) = tag(found);
-        let [low, high] = &slot.rule;
         slot.pc.store(pc, Ordering::Relaxed);
         slot.generation.store(generation, Ordering::Relaxed);
-        for (place, word) in [low, high].into_iter().zip(rule) {
-            place.store(word, Ordering::Relaxed);
-        }
-        let written = writing.wrapping_add(WRITE) | key | tag;
+        slot.rule.store(answer.rule, Ordering::Relaxed);
+        let written = writing.wrapping_add(WRITE) | key | answer.tag;
         slot.state.store(written, Ordering::Release);
     }
 }
@@ -149,37 +167,113 @@ impl fmt::Debug for RuleCache<'_> {
     }
 }
 
-/// The part of a tag that is key.
+/// The part of a tag that is key; `None` where nothing is remembered, as conventions may be asked.
 #[inline]
-fn key(kind: UnwindUserType, pc: Pc) -> u64 {
+fn key(kinds: UnwindUserTypes, pc: Pc) -> Option<u64> {
     let exact = if pc.is_exact() { IS_EXACT } else { 0 };
-    IS_ANSWER | exact | u64::from(kind.number()).wrapping_shl(KIND_SHIFT)
+    let kinds = u64::from(kinds.bits());
+    (kinds != 0 && kinds & !(KEY & !IS_EXACT) == 0).then_some(kinds | exact)
 }
 
-fn tag(found: Option<Found>) -> (u64, [u64; 2]) {
-    let Some(Found { rule, trust, is_at_end }) = found else {
-        return (0, [0; 2]);
-    };
-    let (is_frame, rule) = match rule {
-        Rule::Frame(frame) => (IS_FRAME, frame.to_words()),
-        Rule::Evaluate => (0, [0; 2]),
-    };
-    let trust = u64::from(trust.to_bits());
-    let at_end = if is_at_end { IS_AT_END } else { 0 };
-    (IS_COVERED | is_frame | at_end | trust.wrapping_shl(TRUST_SHIFT), rule)
+/// What a source found, in two words.
+#[derive(Clone, Copy)]
+struct Answer {
+    tag: u64,
+    /// From the lowest bits on: the offset of the CFA, 32 bits; those of the return address and of the
+    /// frame pointer, 16 bits each; or the number of the register that the return address is in.
+    rule: u64,
 }
 
-#[inline]
-fn answer(tag: u64, rule: [u64; 2]) -> Option<Found> {
-    if tag & IS_COVERED == 0 {
-        return None;
+impl Answer {
+    const NOT_COVERED: Answer = Answer { tag: 0xf << ORIGIN_SHIFT, rule: 0 };
+
+    /// `None` where it does not fit.
+    fn of(kind: UnwindUserType, found: &Found) -> Option<Answer> {
+        let at_end = if found.is_at_end { IS_AT_END } else { 0 };
+        let trust = u64::from(found.trust.to_bits()).wrapping_shl(ORIGIN_TRUST_SHIFT);
+        let tag = (u64::from(kind.number()) | trust).wrapping_shl(ORIGIN_SHIFT) | at_end;
+        let frame = match found.rule {
+            Rule::Frame(frame) => frame,
+            Rule::Evaluate => return Some(Answer { tag: tag | EVALUATE << SHAPE_SHIFT, rule: 0 }),
+        };
+        let (use_fp, cfa_off) = match frame.cfa() {
+            CfaRule::Offset { base: Base::Sp, offset } => (0, offset),
+            CfaRule::Offset { base: Base::Fp, offset } => (USE_FP, offset),
+            _ => return None,
+        };
+        let (shape, ra) = match frame.ra() {
+            RaRule::AtCfa(offset) => (RA_AT_CFA, i16::try_from(offset).ok()?.to_le_bytes()),
+            RaRule::InRegister { base: Base::Register(Register(number)), offset: 0 } => {
+                (RA_IN_REGISTER, number.to_le_bytes())
+            }
+            RaRule::Undefined => (RA_UNDEFINED, [0; 2]),
+            _ => return None,
+        };
+        let (fp_kind, fp) = match frame.fp() {
+            FpRule::Unchanged => (0, 0),
+            FpRule::AtCfa(offset) => (SAVES_FP, i16::try_from(offset).ok()?),
+            FpRule::Undefined => (FP_UNDEFINED, 0),
+            _ => return None,
+        };
+        let signal = match frame.kind() {
+            FrameKind::Call => 0,
+            FrameKind::Signal => IS_SIGNAL,
+        };
+        let plain = if Plain::new(kind, found).is_some() { IS_PLAIN } else { 0 };
+        let ([c0, c1, c2, c3], [r0, r1], [f0, f1]) = (cfa_off.to_le_bytes(), ra, fp.to_le_bytes());
+        let answer = Answer {
+            tag: tag | shape << SHAPE_SHIFT | use_fp | fp_kind | signal | plain,
+            rule: u64::from_le_bytes([c0, c1, c2, c3, r0, r1, f0, f1]),
+        };
+        // What a rule says beyond these, if anything, is not lost.
+        (answer.found() == Some((kind, *found))).then_some(answer)
     }
-    let rule = match tag & IS_FRAME {
-        0 => Rule::Evaluate,
-        _ => Rule::Frame(UnwindUserFrame::from_words(rule)),
-    };
-    let [trust, ..] = tag.wrapping_shr(TRUST_SHIFT).to_le_bytes();
-    Some(Found::new(rule, Trust::from_bits(trust)).at_end(tag & IS_AT_END != 0))
+
+    /// `None` where no source covers the pc.
+    fn found(self) -> Option<(UnwindUserType, Found)> {
+        let origin = self.origin();
+        if origin & ORIGIN_KIND == NOT_COVERED {
+            return None;
+        }
+        let kind = UnwindUserType::from_number(origin & ORIGIN_KIND);
+        let [c0, c1, c2, c3, r0, r1, f0, f1] = self.rule.to_le_bytes();
+        let base = if self.tag & USE_FP == 0 { Base::Sp } else { Base::Fp };
+        let cfa = CfaRule::Offset { base, offset: i32::from_le_bytes([c0, c1, c2, c3]) };
+        let fp = match self.tag & (SAVES_FP | FP_UNDEFINED) {
+            0 => FpRule::Unchanged,
+            SAVES_FP => FpRule::AtCfa(i32::from(i16::from_le_bytes([f0, f1]))),
+            _ => FpRule::Undefined,
+        };
+        let ra = match self.tag.wrapping_shr(SHAPE_SHIFT) & 3 {
+            RA_AT_CFA => Some(RaRule::AtCfa(i32::from(i16::from_le_bytes([r0, r1])))),
+            RA_IN_REGISTER => Some(RaRule::InRegister {
+                base: Base::Register(Register(u16::from_le_bytes([r0, r1]))),
+                offset: 0,
+            }),
+            RA_UNDEFINED => Some(RaRule::Undefined),
+            _ => None,
+        };
+        let rule = match ra.and_then(|ra| UnwindUserFrame::new(cfa, ra, fp)) {
+            Some(frame) if self.tag & IS_SIGNAL != 0 => Rule::Frame(frame.signal()),
+            Some(frame) => Rule::Frame(frame),
+            None => Rule::Evaluate,
+        };
+        let trust = Trust::from_bits(origin.wrapping_shr(ORIGIN_TRUST_SHIFT));
+        Some((kind, Found::new(rule, trust).at_end(self.tag & IS_AT_END != 0)))
+    }
+
+    /// The same, if it is plain.
+    #[inline]
+    fn plain(self) -> Option<Plain> {
+        let [a, b, c, d, ..] = self.tag.to_le_bytes();
+        Plain::from_words(self.rule, u32::from_le_bytes([a, b, c, d]))
+    }
+
+    #[inline]
+    fn origin(self) -> u8 {
+        let [origin, ..] = (self.tag.wrapping_shr(ORIGIN_SHIFT) & ORIGIN).to_le_bytes();
+        origin
+    }
 }
 
 /// A source behind a cache.
@@ -201,7 +295,6 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for Cached<'_, S> {
         self.source.types()
     }
 
-    #[inline]
     fn lookup(
         &self,
         arch: &A,
@@ -209,17 +302,28 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for Cached<'_, S> {
         query: &Query,
         memory: &mut dyn MemoryReader,
     ) -> Result<Option<Found>, LookupError> {
-        // A bias would be one more thing to tell apart: the place before a single module is before its map.
+        let found = self.through(UnwindUserTypes::only(kind), query, || {
+            Ok(self.source.lookup(arch, kind, query, memory)?.map(|found| (kind, found)))
+        })?;
+        Ok(found.map(|(_, found)| found))
+    }
+
+    #[inline]
+    fn peek(&self, _: &A, kinds: UnwindUserTypes, query: &Query) -> Option<Plain> {
         if query.bias != 0 {
-            return self.source.lookup(arch, kind, query, memory);
+            return None;
         }
-        let (key, pc) = (key(kind, query.pc), query.pc.address());
-        if let Some(found) = self.cache.get(key, pc, self.generation) {
-            return Ok(found);
-        }
-        let found = self.source.lookup(arch, kind, query, memory)?;
-        self.cache.put(key, pc, self.generation, found);
-        Ok(found)
+        self.cache.get(key(kinds, query.pc)?, query.pc.address(), self.generation)?.plain()
+    }
+
+    fn lookup_best(
+        &self,
+        arch: &A,
+        kinds: UnwindUserTypes,
+        query: &Query,
+        memory: &mut dyn MemoryReader,
+    ) -> Result<Option<(UnwindUserType, Found)>, LookupError> {
+        self.through(kinds, query, || self.source.lookup_best(arch, kinds, query, memory))
     }
 
     fn evaluate(
@@ -237,5 +341,31 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for Cached<'_, S> {
     #[inline]
     fn code_at(&self, address: u64) -> CodeAt {
         self.source.code_at(address)
+    }
+}
+
+impl<S> Cached<'_, S> {
+    /// What is remembered, or else what `ask` finds.
+    fn through(
+        &self,
+        kinds: UnwindUserTypes,
+        query: &Query,
+        ask: impl FnOnce() -> Result<Option<(UnwindUserType, Found)>, LookupError>,
+    ) -> Result<Option<(UnwindUserType, Found)>, LookupError> {
+        // A bias would be one more thing to tell apart: the place before a single module is before its map.
+        let Some(key) = key(kinds, query.pc).filter(|_| query.bias == 0) else { return ask() };
+        let pc = query.pc.address();
+        if let Some(found) = self.cache.get(key, pc, self.generation).map(Answer::found) {
+            return Ok(found);
+        }
+        let found = ask()?;
+        let answer = match &found {
+            None => Some(Answer::NOT_COVERED),
+            Some((kind, found)) => Answer::of(*kind, found),
+        };
+        if let Some(answer) = answer {
+            self.cache.put(key, pc, self.generation, answer);
+        }
+        Ok(found)
     }
 }

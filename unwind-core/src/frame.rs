@@ -233,8 +233,8 @@ impl UnwindUserFrame {
         }
     }
 
-    /// The rule as two words, for caches.
-    #[cfg(target_has_atomic = "64")]
+    /// The rule as two words, for caches and tables of rules.
+    #[cfg(any(target_has_atomic = "64", feature = "table"))]
     #[inline]
     pub(crate) const fn to_words(self) -> [u64; 2] {
         let [a, b, c, d, e, f, g, h, rest @ ..] = self.to_bytes();

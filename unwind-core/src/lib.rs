@@ -40,16 +40,21 @@
 //! 7. The return address is read, and stripped by the architecture. Zero ends the walk, complete; but
 //!    where a frame pointer, a back chain or a table of calls led to it from an exact pc, it shows that
 //!    this was wrong, and the step fails. A return address that is certainly not code fails.
-//! 8. The frame pointer is read.
+//! 8. The frame pointer is read. Where execution stopped it may have been popped from a word that is below
+//!    sp by now: if that cannot be read, it is unknown.
 //! 9. (ip, sp) differs from before. Then ip, sp and fp are committed together.
 //!
 //! # Bounds
 //!
-//! A step asks each kind of source once. It reads at most three words of the stack, and at most
-//! ten pieces of code where it looks for trampolines or prologues; a DWARF rule that has to be
-//! evaluated reads at most as much as its expressions' fuel. Every step but one per signal frame
+//! A step asks each kind of source once, for a rule of at most four words. It looks at code up to fourteen times, in
+//! ten reads each where the code is full of holes. Beyond that it reads what a table that has to be evaluated says: with DWARF
+//! 513 words for each of CFA, return address, frame pointer, sp, link register and every tracked register, the fuel
+//! of an expression and the word that it leads to; with ARM's tables one for each of 1,023 instructions and one
+//! for each register; and the registers of a signal frame, each once. Pointers that a table has the loader
+//! store elsewhere are read once for each function that a search meets, and a search without an index meets all.
+//! Work on a table is linear in its size where it has no index, or one that is not sorted. Every step but one per signal frame
 //! moves sp up, circles over signal frames are found, and [`Options::max_frames`] ends what is
-//! left: no walk is endless, whatever tables and memory say.
+//! left: no walk is endless, whatever tables and memory say. (`tests/tests/bounds.rs` counts.)
 //!
 //! # From the kernel's names to ours
 //!
@@ -99,6 +104,8 @@ mod layout;
 mod memory;
 mod module_map;
 mod outcome;
+mod plain;
+mod plain_step;
 mod register;
 mod register_set;
 #[cfg(feature = "sframe")]
@@ -123,6 +130,7 @@ pub use layout::{LayoutError, PerfLayout, RegisterLayout};
 pub use memory::{FnReader, MemoryError, MemoryReader, from_fn};
 pub use module_map::{Module, ModuleMap, ModuleMapError};
 pub use outcome::{Cut, End, Frame, Mark, Provenance, StartError, StepError, Unusable, UnwindError};
+pub use plain::Plain;
 pub use register::{
     CallerRegisters, FillRegisters, Register, RegisterFile, RegisterSet, TopmostRegisters, TrackedRegisters,
     UserRegisters,

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::plain::Plain;
 use crate::source::{
     CodeAt, Evaluated, Found, FrameSource, LookupError, Query, UnwindUserType, UnwindUserTypes,
 };
@@ -133,6 +134,29 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for ModuleMap<'_, S> {
                 module.source.lookup(arch, kind, &Query { pc: query.pc, bias: module.bias }, memory)
             }
             _ => Ok(None),
+        }
+    }
+
+    #[inline]
+    fn peek(&self, arch: &A, kinds: UnwindUserTypes, query: &Query) -> Option<Plain> {
+        let module = self.find(query.pc.lookup_address())?;
+        module.source.peek(arch, kinds, &Query { pc: query.pc, bias: module.bias })
+    }
+
+    #[inline]
+    fn lookup_best(
+        &self,
+        arch: &A,
+        kinds: UnwindUserTypes,
+        query: &Query,
+        memory: &mut dyn MemoryReader,
+    ) -> Result<Option<(UnwindUserType, Found)>, LookupError> {
+        match self.find(query.pc.lookup_address()) {
+            Some(module) => {
+                let query = Query { pc: query.pc, bias: module.bias };
+                module.source.lookup_best(arch, kinds, &query, memory)
+            }
+            None => Ok(None),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::plain::Plain;
 use crate::{Arch, CallerRegisters, FrameKind, MemoryError, MemoryReader, Pc, RegisterFile, UnwindUserFrame};
 
 /// The kind of source that produced a frame, in order of priority: a walk asks them from first to
@@ -67,6 +68,23 @@ impl UnwindUserType {
         }
     }
 
+    /// The kind with this number.
+    #[inline]
+    pub(crate) const fn from_number(number: u8) -> Self {
+        match number {
+            0 => UnwindUserType::Embedder,
+            1 => UnwindUserType::Table,
+            2 => UnwindUserType::SFrame,
+            3 => UnwindUserType::Dwarf,
+            4 => UnwindUserType::Ehabi,
+            5 => UnwindUserType::SignalTrampoline,
+            6 => UnwindUserType::NullCall,
+            7 => UnwindUserType::Instruction,
+            8 => UnwindUserType::BackChain,
+            _ => UnwindUserType::FramePointer,
+        }
+    }
+
     #[inline]
     const fn bit(self) -> u16 {
         1u16.wrapping_shl(self.number())
@@ -100,6 +118,8 @@ impl UnwindUserTypes {
     pub const NONE: Self = UnwindUserTypes(0);
     /// Every one.
     pub const ALL: Self = UnwindUserTypes(0x3ff);
+    /// Those that an architecture's conventions answer for where no source does.
+    pub(crate) const CONVENTIONS: Self = UnwindUserTypes(0x3e0);
 
     /// The set of one.
     pub const fn only(kind: UnwindUserType) -> Self {
@@ -114,6 +134,21 @@ impl UnwindUserTypes {
     /// This set without `kind`.
     pub const fn without(self, kind: UnwindUserType) -> Self {
         UnwindUserTypes(self.0 & !kind.bit())
+    }
+
+    /// This set without what is in the other.
+    pub const fn difference(self, other: Self) -> Self {
+        UnwindUserTypes(self.0 & !other.0)
+    }
+
+    /// What is in both.
+    pub const fn intersection(self, other: Self) -> Self {
+        UnwindUserTypes(self.0 & other.0)
+    }
+
+    /// The members that are asked before `kind`.
+    pub const fn better_than(self, kind: UnwindUserType) -> Self {
+        UnwindUserTypes(self.0 & kind.bit().wrapping_sub(1))
     }
 
     /// What is in either.
@@ -132,9 +167,21 @@ impl UnwindUserTypes {
         self.0 & Self::ALL.0 == 0
     }
 
+    #[cfg(target_has_atomic = "64")]
+    #[inline]
+    pub(crate) const fn bits(self) -> u16 {
+        self.0
+    }
+
     /// The members, best first.
     pub fn iter(self) -> impl Iterator<Item = UnwindUserType> {
-        UnwindUserType::ALL.into_iter().filter(move |kind| self.contains(*kind))
+        let mut left = self.0 & Self::ALL.0;
+        core::iter::from_fn(move || {
+            let [number, ..] = left.trailing_zeros().to_le_bytes();
+            let found = (left != 0).then_some(UnwindUserType::from_number(number));
+            left &= left.wrapping_sub(1);
+            found
+        })
     }
 }
 
@@ -161,7 +208,6 @@ pub enum Trust {
 
 impl Trust {
     /// As two bits, for tables and caches.
-    #[cfg(any(target_has_atomic = "64", feature = "table"))]
     #[inline]
     pub(crate) const fn to_bits(self) -> u8 {
         match self {
@@ -173,7 +219,6 @@ impl Trust {
     }
 
     /// Of the two lowest bits.
-    #[cfg(any(target_has_atomic = "64", feature = "table"))]
     #[inline]
     pub(crate) const fn from_bits(bits: u8) -> Self {
         match bits & 3 {
@@ -426,6 +471,39 @@ pub trait FrameSource<A: Arch> {
         query: &Query,
         memory: &mut dyn MemoryReader,
     ) -> Result<Option<Found>, LookupError>;
+
+    /// The rule at `query.pc` from the best of `kinds`, where it is plain and at hand: without reading
+    /// the target's memory, and sooner than a [`lookup`](FrameSource::lookup) would have it. It must be
+    /// what asking `lookup` for one kind after the other would have found; and where it has a rule for a
+    /// return pc, [`code_at`](FrameSource::code_at) would not have called that no code.
+    ///
+    /// `None`, the default, says nothing: the walk then asks `lookup`.
+    #[inline]
+    fn peek(&self, arch: &A, kinds: UnwindUserTypes, query: &Query) -> Option<Plain> {
+        let _ = (arch, kinds, query);
+        None
+    }
+
+    /// The rule at `query.pc` from the best of `kinds` that covers it, and which that is.
+    ///
+    /// The default asks [`lookup`](FrameSource::lookup) for one kind after the other.
+    ///
+    /// # Errors
+    /// That of the first kind that has one.
+    fn lookup_best(
+        &self,
+        arch: &A,
+        kinds: UnwindUserTypes,
+        query: &Query,
+        memory: &mut dyn MemoryReader,
+    ) -> Result<Option<(UnwindUserType, Found)>, LookupError> {
+        for kind in kinds.intersection(self.types()).iter() {
+            if let Some(found) = self.lookup(arch, kind, query, memory)? {
+                return Ok(Some((kind, found)));
+            }
+        }
+        Ok(None)
+    }
 
     /// Evaluates the rule at `query.pc` in full: what [`Rule::Evaluate`] could not say, and every
     /// register that `caller` wants. `registers` are those of the frame at `query.pc`.

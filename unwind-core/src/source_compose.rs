@@ -1,5 +1,6 @@
 //! Sources made of sources: references, options, pairs.
 
+use crate::plain::Plain;
 use crate::source::{
     CodeAt, Evaluated, Found, FrameSource, LookupError, Query, UnwindUserType, UnwindUserTypes,
 };
@@ -20,6 +21,22 @@ impl<A: Arch, S: FrameSource<A> + ?Sized> FrameSource<A> for &S {
         memory: &mut dyn MemoryReader,
     ) -> Result<Option<Found>, LookupError> {
         (**self).lookup(arch, kind, query, memory)
+    }
+
+    #[inline]
+    fn peek(&self, arch: &A, kinds: UnwindUserTypes, query: &Query) -> Option<Plain> {
+        (**self).peek(arch, kinds, query)
+    }
+
+    #[inline]
+    fn lookup_best(
+        &self,
+        arch: &A,
+        kinds: UnwindUserTypes,
+        query: &Query,
+        memory: &mut dyn MemoryReader,
+    ) -> Result<Option<(UnwindUserType, Found)>, LookupError> {
+        (**self).lookup_best(arch, kinds, query, memory)
     }
 
     fn evaluate(
@@ -57,6 +74,25 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for Option<S> {
     ) -> Result<Option<Found>, LookupError> {
         match self {
             Some(source) => source.lookup(arch, kind, query, memory),
+            None => Ok(None),
+        }
+    }
+
+    #[inline]
+    fn peek(&self, arch: &A, kinds: UnwindUserTypes, query: &Query) -> Option<Plain> {
+        self.as_ref()?.peek(arch, kinds, query)
+    }
+
+    #[inline]
+    fn lookup_best(
+        &self,
+        arch: &A,
+        kinds: UnwindUserTypes,
+        query: &Query,
+        memory: &mut dyn MemoryReader,
+    ) -> Result<Option<(UnwindUserType, Found)>, LookupError> {
+        match self {
+            Some(source) => source.lookup_best(arch, kinds, query, memory),
             None => Ok(None),
         }
     }
@@ -103,6 +139,14 @@ impl<A: Arch, S: FrameSource<A>, T: FrameSource<A>> FrameSource<A> for (S, T) {
             return Ok(Some(found));
         }
         if self.1.types().contains(kind) { self.1.lookup(arch, kind, query, memory) } else { Ok(None) }
+    }
+
+    #[inline]
+    fn peek(&self, arch: &A, kinds: UnwindUserTypes, query: &Query) -> Option<Plain> {
+        // What the first one has at hand counts where the second has nothing better to say.
+        let found = self.0.peek(arch, kinds, query)?;
+        let better = kinds.better_than(found.kind()).intersection(self.1.types());
+        better.is_empty().then_some(found)
     }
 
     fn evaluate(

@@ -6,7 +6,8 @@
 use crate::convention;
 use crate::memory::{MemoryError, MemoryReader};
 use crate::outcome::{Cut, End, Failure, Mark, Provenance, StepError, Unusable, UnwindError};
-use crate::source::{CodeAt, Evaluated, FrameSource, LookupError, Query, Rule, Trust, UnwindUserType};
+use crate::plain_step;
+use crate::source::{CodeAt, Evaluated, Found, FrameSource, LookupError, Query, Rule, Trust, UnwindUserType};
 use crate::{
     Arch, Base, CfaRule, FpRule, FrameKind, Options, Pc, RaRule, Register, RegisterFile, RegisterSet,
     UnwindUserFrame, UnwindUserState, UnwindUserTypes, WordSize,
@@ -41,11 +42,35 @@ where
     if state.depth >= options.max_frames.saturating_sub(1) {
         return Err(End::Truncated(Cut::FrameLimit));
     }
+    // What all tables together say; where that is an error, they are asked one by one below.
+    let known = source.lookup_best(arch, plain_step::tables(source, options), &Query::new(state.pc), memory).ok();
+    if let Some(Some((kind, found))) = &known {
+        if !R::TRACKS && is_outermost(found, state.pc) {
+            return Err(End::Complete(Mark::UndefinedReturnAddress));
+        }
+        match plain_step::step(arch, source, options, state, memory, (*kind, found)) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => return Err(End::Truncated(Cut::Memory(error))),
+        }
+    }
     let mut not_covered = UnwindUserTypes::NONE;
     let mut unusable = None;
-    let at = |cause, source| End::Failed(UnwindError { cause, pc: state.pc, source });
+    let pc = state.pc;
+    let at = |cause, source| End::Failed(UnwindError { cause, pc, source });
+    let better = match &known {
+        Some(Some((kind, _))) => UnwindUserTypes::ALL.better_than(*kind),
+        Some(None) => UnwindUserTypes::ALL,
+        None => UnwindUserTypes::NONE,
+    };
+    let tables = plain_step::tables(source, options);
     for kind in options.types.iter() {
-        let failure = match attempt(arch, source, options, kind, state, memory) {
+        // No convention answers for tables.
+        if plain_step::TABLES.contains(kind) && (better.contains(kind) || !tables.contains(kind)) {
+            not_covered = not_covered.with(kind);
+            continue;
+        }
+        let failure = match attempt(arch, source, options, (kind, known.as_ref()), state, memory) {
             Ok(Some((caller, mut trust))) => {
                 if unusable.is_some() {
                     trust = Trust::Guess;
@@ -86,36 +111,88 @@ where
     })
 }
 
+/// Whether a table says that nobody called the frame at hand, and no instruction or trampoline could gainsay
+/// it: how most walks end.
+#[inline]
+fn is_outermost(found: &Found, pc: Pc) -> bool {
+    matches!(found.rule, Rule::Frame(frame) if matches!(frame.ra(), RaRule::Undefined))
+        && !found.is_at_end
+        && !(found.trust == Trust::CallSite && pc.is_exact())
+}
+
 /// The caller, as far as it is known before it is committed.
-struct Caller<R> {
+#[derive(Clone, Copy)]
+struct Caller {
     pc: Pc,
     sp: u64,
     sp_is_bound: bool,
     fp: Option<u64>,
-    /// `None`: everything beyond ip, sp and fp is forgotten.
-    registers: Option<R>,
 }
 
-/// Tries one kind of source.
+/// What all tables together say: which of them is the best that covers the pc, and its rule.
+type Known = Option<(UnwindUserType, Found)>;
+
+/// Tries one kind of source: the caller, whose registers beyond ip, sp and fp are in `state` already, and
+/// how far the rule can be trusted.
 #[inline]
 fn attempt<A, S, M, R>(
     arch: &A,
     source: &S,
     options: &Options,
-    kind: UnwindUserType,
-    state: &UnwindUserState<R>,
+    (kind, known): (UnwindUserType, Option<&Known>),
+    state: &mut UnwindUserState<R>,
     memory: &mut M,
-) -> Result<Option<(Caller<R>, Trust)>, Failure>
+) -> Result<Option<(Caller, Trust)>, Failure>
 where
     A: Arch,
     S: FrameSource<A> + ?Sized,
     M: MemoryReader,
     R: RegisterSet,
 {
-    let query = Query::new(state.pc);
-    let of_source = source.types().contains(kind);
-    let found = if of_source {
-        match source.lookup(arch, kind, &query, memory) {
+    let Some(found) = rule(arch, source, options, (kind, known), state, memory)? else {
+        return Ok(None);
+    };
+    let is_chain = matches!(kind, UnwindUserType::FramePointer | UnwindUserType::BackChain);
+    if is_chain && !state.pc.is_exact() {
+        chain_goes_on(arch, kind, found.rule, state, memory)?;
+    }
+    let caller = match found.rule {
+        Rule::Frame(frame) if !R::TRACKS && matches!(frame.kind(), FrameKind::Call) => {
+            apply(arch, source, frame, state, memory).inspect(|_| state.registers.forget())
+        }
+        rule => attempt_in_full(arch, source, kind, rule, state, memory),
+    };
+    match caller {
+        Ok(caller) => Ok(Some((caller, found.trust))),
+        Err(Failure::Complete(Mark::ZeroReturnAddress))
+            if is_chain || (found.trust == Trust::CallSite && state.pc.is_exact()) =>
+        {
+            Err(link_to_zero(kind, state.pc))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The rule that this kind of source has for the frame at hand.
+#[inline(never)]
+fn rule<A, S, M, R>(
+    arch: &A,
+    source: &S,
+    options: &Options,
+    (kind, known): (UnwindUserType, Option<&Known>),
+    state: &UnwindUserState<R>,
+    memory: &mut M,
+) -> Result<Option<Found>, Failure>
+where
+    A: Arch,
+    S: FrameSource<A> + ?Sized,
+    M: MemoryReader,
+    R: RegisterSet,
+{
+    let found = if let Some(Some((_, found))) = known.filter(|known| known.is_some_and(|best| best.0 == kind)) {
+        Some(*found)
+    } else if source.types().contains(kind) {
+        match source.lookup(arch, kind, &Query::new(state.pc), memory) {
             // The code that handlers return to, marked like everything else without a table.
             Err(LookupError::CannotUnwind)
                 if says(UnwindUserType::SignalTrampoline, arch, source, options, state, memory)? =>
@@ -140,25 +217,7 @@ where
     {
         return Ok(None);
     }
-    let is_chain = matches!(kind, UnwindUserType::FramePointer | UnwindUserType::BackChain);
-    if is_chain && !state.pc.is_exact() {
-        chain_goes_on(arch, kind, found.rule, state, memory)?;
-    }
-    let caller = match found.rule {
-        Rule::Frame(frame) if !R::TRACKS && matches!(frame.kind(), FrameKind::Call) => {
-            apply(arch, source, frame, state, memory)
-        }
-        rule => attempt_in_full(arch, source, kind, rule, state, memory),
-    };
-    match caller {
-        Ok(caller) => Ok(Some((caller, found.trust))),
-        Err(Failure::Complete(Mark::ZeroReturnAddress))
-            if is_chain || (found.trust == Trust::CallSite && state.pc.is_exact()) =>
-        {
-            Err(link_to_zero(kind, state.pc))
-        }
-        Err(failure) => Err(failure),
-    }
+    Ok(Some(found))
 }
 
 /// Whether the frame pointer chain or the back chain ends here, with zero. Not asked at an exact pc:
@@ -232,9 +291,9 @@ fn attempt_in_full<A, S, M, R>(
     source: &S,
     kind: UnwindUserType,
     rule: Rule,
-    state: &UnwindUserState<R>,
+    state: &mut UnwindUserState<R>,
     memory: &mut M,
-) -> Result<Caller<R>, Failure>
+) -> Result<Caller, Failure>
 where
     A: Arch,
     S: FrameSource<A> + ?Sized,
@@ -254,17 +313,18 @@ where
     };
     match (evaluated, rule) {
         (Some(evaluated), _) => {
-            let mut caller = check(arch, source, &evaluated, state)?;
-            caller.registers = Some(registers);
+            let caller = check(arch, source, &evaluated, state)?;
+            state.registers = registers;
             Ok(caller)
         }
         (None, Rule::Frame(frame)) => {
-            let mut caller = apply(arch, source, frame, state, memory)?;
-            if matches!(kind, UnwindUserType::NullCall | UnwindUserType::Instruction) {
+            let caller = apply(arch, source, frame, state, memory)?;
+            match kind {
                 // Nothing of the callee has run, or it has put everything back.
-                let mut registers = state.registers.clone();
-                registers.retain(&|register| arch.is_callee_saved(register));
-                caller.registers = Some(registers);
+                UnwindUserType::NullCall | UnwindUserType::Instruction => {
+                    state.registers.retain(&|register| arch.is_callee_saved(register));
+                }
+                _ => state.registers.forget(),
             }
             Ok(caller)
         }
@@ -273,14 +333,14 @@ where
 }
 
 /// Carries a rule out. These are the checks of a step, in order.
-#[inline]
+#[inline(never)]
 fn apply<A, S, M, R>(
     arch: &A,
     source: &S,
     frame: UnwindUserFrame,
     state: &UnwindUserState<R>,
     memory: &mut M,
-) -> Result<Caller<R>, Failure>
+) -> Result<Caller, Failure>
 where
     A: Arch,
     S: FrameSource<A> + ?Sized,
@@ -322,7 +382,14 @@ where
     let pc = caller_pc(arch, source, ra, kind)?;
     let fp = match frame.fp() {
         FpRule::Unchanged => state.fp,
-        FpRule::AtCfa(offset) => Some(memory.read_word(offset_from(word, cfa, offset)?, saved, order)?),
+        FpRule::AtCfa(offset) => {
+            let slot = offset_from(word, cfa, offset)?;
+            match memory.read_word(slot, saved, order) {
+                // An epilogue that has popped it, and a snapshot that begins at sp: it is not known.
+                Err(MemoryError::Unreadable { .. }) if state.pc.is_exact() && slot < state.sp => None,
+                word => Some(word?),
+            }
+        }
         FpRule::CfaOffset(offset) => Some(offset_from(word, cfa, offset)?),
         FpRule::InRegister { base, offset } => {
             Some(offset_from(word, base_value(arch, state, base)?, offset)?)
@@ -336,7 +403,7 @@ where
     };
     let fp = fp.map(|fp| word.truncate(fp));
     has_moved(pc, sp, kind, state)?;
-    Ok(Caller { pc, sp, sp_is_bound: frame.sp_is_bound(), fp, registers: None })
+    Ok(Caller { pc, sp, sp_is_bound: frame.sp_is_bound(), fp })
 }
 
 /// Whether what a source evaluated can be a caller: the same checks.
@@ -346,7 +413,7 @@ fn check<A, S, R>(
     source: &S,
     found: &Evaluated,
     state: &UnwindUserState<R>,
-) -> Result<Caller<R>, Failure>
+) -> Result<Caller, Failure>
 where
     A: Arch,
     S: FrameSource<A> + ?Sized,
@@ -359,7 +426,7 @@ where
     let pc = caller_pc(arch, source, ra, found.kind)?;
     has_moved(pc, sp, found.kind, state)?;
     let fp = found.fp.map(|fp| arch.word_size().truncate(fp));
-    Ok(Caller { pc, sp, sp_is_bound: false, fp, registers: None })
+    Ok(Caller { pc, sp, sp_is_bound: false, fp })
 }
 
 /// The caller's sp: as stated, or the CFA with the ABI's bias. The stack must shrink, or stay where
@@ -474,13 +541,9 @@ impl<A: Arch, R: RegisterSet> RegisterFile for FrameRegisters<'_, A, R> {
     }
 }
 
-/// Moves the state to the caller: all of it, at once.
+/// Moves the state to the caller.
 #[inline]
-fn commit<R: RegisterSet>(state: &mut UnwindUserState<R>, caller: Caller<R>, provenance: Provenance) {
-    match caller.registers {
-        Some(registers) => state.registers = registers,
-        None => state.registers.forget(),
-    }
+fn commit<R: RegisterSet>(state: &mut UnwindUserState<R>, caller: Caller, provenance: Provenance) {
     if caller.pc.is_exact() {
         let trail = &mut state.signals;
         trail.seen = trail.seen.saturating_add(1);

@@ -4,6 +4,8 @@ use core::ops::Range;
 
 use crate::memory::MemoryReader;
 use crate::outcome::{Cut, End, Frame, StartError};
+use crate::plain::Plain;
+use crate::plain_step;
 use crate::source::{FrameSource, Trust, UnwindUserTypes};
 use crate::step;
 use crate::{Arch, Pc, RegisterSet, TopmostRegisters, TrackedRegisters, UnwindUserState, UserRegisters};
@@ -105,21 +107,29 @@ impl<A: Arch, S: FrameSource<A>> Unwinder<A, S> {
         if entries.is_empty() {
             return Err(StartError::NoRoom);
         }
-        let mut frames = self.frames(registers, memory)?;
+        let mut state = self.start(registers)?;
+        let mut memory = memory;
         let mut nr = 0usize;
-        let mut weakest = Trust::Exact;
-        for entry in entries.iter_mut() {
-            let Some(frame) = frames.next() else { break };
-            *entry = frame.pc.address();
-            weakest = frames.state.weakest;
+        loop {
+            let Some((entry, rest)) = entries.get_mut(nr..).and_then(<[u64]>::split_first_mut) else {
+                // One step further tells a full buffer from an exact fit.
+                let weakest = state.weakest;
+                let end = match self.next(&mut state, &mut memory) {
+                    Ok(_) => End::Truncated(Cut::BufferFull),
+                    Err(end) => end,
+                };
+                return Ok(UnwindStacktrace { nr, end, weakest });
+            };
+            *entry = state.pc.address();
             nr = nr.saturating_add(1);
+            let (arch, source, options) = (&self.arch, &self.source, &self.options);
+            nr = nr.saturating_add(plain_step::run(arch, source, options, &mut state, &mut memory, rest));
+            if nr < entries.len()
+                && let Err(end) = self.next_in_full(&mut state, &mut memory)
+            {
+                return Ok(UnwindStacktrace { nr, end, weakest: state.weakest });
+            }
         }
-        // One step further tells a full buffer from an exact fit.
-        let end = match frames.next() {
-            Some(_) => End::Truncated(Cut::BufferFull),
-            None => frames.end().unwrap_or(End::Truncated(Cut::BufferFull)),
-        };
-        Ok(UnwindStacktrace { nr, end, weakest })
     }
 
     /// How many frames the stack has, and how the walk ended: for those who want to know how much
@@ -172,7 +182,7 @@ impl<A: Arch, S: FrameSource<A>> Unwinder<A, S> {
         state: UnwindUserState<R>,
         memory: M,
     ) -> Frames<'_, A, S, M, R> {
-        Frames { unwinder: self, state, memory, begun: false }
+        Frames { unwinder: self, state, memory, begun: false, ahead: None }
     }
 
     /// The state at the topmost frame: the seed's `unwind_user_start`.
@@ -227,16 +237,41 @@ impl<A: Arch, S: FrameSource<A>> Unwinder<A, S> {
         state: &mut UnwindUserState<R>,
         memory: &mut M,
     ) -> Result<Frame, End> {
-        if let Some(end) = state.end {
-            return Err(end);
-        }
-        match step::step(&self.arch, &self.source, &self.options, state, memory) {
-            Ok(()) => Ok(state.frame()),
-            Err(end) => {
+        self.next_with(state, memory, None)
+    }
+
+    /// The same; `ahead` as for [`plain_step::next`].
+    #[inline]
+    fn next_with<M: MemoryReader, R: RegisterSet>(
+        &self,
+        state: &mut UnwindUserState<R>,
+        memory: &mut M,
+        ahead: Option<&mut Option<Plain>>,
+    ) -> Result<Frame, End> {
+        match plain_step::next(&self.arch, &self.source, &self.options, state, memory, ahead) {
+            Ok(true) => Ok(state.frame()),
+            Ok(false) => self.next_in_full(state, memory).map(|()| state.frame()),
+            Err(error) => {
+                let end = End::Truncated(Cut::Memory(error));
                 state.end = Some(end);
                 Err(end)
             }
         }
+    }
+
+    /// The same, without the short cut.
+    #[inline(never)]
+    fn next_in_full<M: MemoryReader, R: RegisterSet>(
+        &self,
+        state: &mut UnwindUserState<R>,
+        memory: &mut M,
+    ) -> Result<(), End> {
+        if let Some(end) = state.end {
+            return Err(end);
+        }
+        let stepped = step::step(&self.arch, &self.source, &self.options, state, memory);
+        state.end = stepped.err();
+        stepped
     }
 }
 
@@ -248,6 +283,7 @@ pub struct Frames<'u, A, S, M, R> {
     state: UnwindUserState<R>,
     memory: M,
     begun: bool,
+    ahead: Option<Plain>,
 }
 
 impl<A, S, M, R: RegisterSet> Frames<'_, A, S, M, R> {
@@ -270,7 +306,7 @@ impl<A: Arch, S: FrameSource<A>, M: MemoryReader, R: RegisterSet> Iterator for F
             self.begun = true;
             return Some(self.state.frame());
         }
-        self.unwinder.next(&mut self.state, &mut self.memory).ok()
+        self.unwinder.next_with(&mut self.state, &mut self.memory, Some(&mut self.ahead)).ok()
     }
 }
 

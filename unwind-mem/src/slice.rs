@@ -2,8 +2,6 @@
 
 use unwind_core::{ByteOrder, MemoryError, MemoryReader, WordSize};
 
-use crate::word;
-
 /// A slice as the target's memory from one address on. Everything else is unreadable.
 ///
 /// ```
@@ -22,13 +20,17 @@ use crate::word;
 pub struct SliceReader<'b> {
     address: u64,
     bytes: &'b [u8],
+    /// The bytes again, eight at a time, as far as that goes.
+    words: &'b [[u8; 8]],
 }
 
 impl<'b> SliceReader<'b> {
     /// `bytes` at `address` (avma). Bytes that would lie beyond the top of the address space are
-    /// never found.
-    pub const fn new(address: u64, bytes: &'b [u8]) -> Self {
-        SliceReader { address, bytes }
+    /// left out.
+    pub fn new(address: u64, bytes: &'b [u8]) -> Self {
+        let last = usize::try_from(u64::MAX.wrapping_sub(address)).unwrap_or(usize::MAX);
+        let bytes = bytes.get(..=last).unwrap_or(bytes);
+        SliceReader { address, bytes, words: bytes.as_chunks().0 }
     }
 
     /// The address of the first byte.
@@ -48,6 +50,22 @@ impl<'b> SliceReader<'b> {
         self.bytes.get(usize::try_from(offset).ok()?..)
     }
 
+    /// The eight bytes at `address`, if that is so many times eight bytes from the first.
+    #[inline]
+    fn word(&self, address: u64) -> Option<[u8; 8]> {
+        let number = usize::try_from(address.wrapping_sub(self.address).rotate_right(3)).ok()?;
+        self.words.get(number).copied()
+    }
+
+    /// The `N` bytes at `address`.
+    #[inline]
+    fn chunk<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
+        // An address below the first is far beyond the last.
+        let offset = usize::try_from(address.wrapping_sub(self.address)).ok()?;
+        let bytes = self.bytes.get(offset..offset.checked_add(N)?)?;
+        bytes.first_chunk().copied()
+    }
+
     /// Why `length` bytes at `address` are not all here.
     #[cold]
     fn missing(&self, address: u64) -> MemoryError {
@@ -61,9 +79,7 @@ impl<'b> SliceReader<'b> {
 impl MemoryReader for SliceReader<'_> {
     #[inline]
     fn read(&mut self, address: u64, into: &mut [u8]) -> Result<(), MemoryError> {
-        if in_address_space(address, into.len())
-            && let Some(bytes) = self.from(address).and_then(|bytes| bytes.get(..into.len()))
-        {
+        if let Some(bytes) = self.from(address).and_then(|bytes| bytes.get(..into.len())) {
             into.copy_from_slice(bytes);
             return Ok(());
         }
@@ -72,10 +88,19 @@ impl MemoryReader for SliceReader<'_> {
 
     #[inline]
     fn read_word(&mut self, address: u64, size: WordSize, order: ByteOrder) -> Result<u64, MemoryError> {
-        self.from(address)
-            .filter(|_| in_address_space(address, usize::from(size.bytes())))
-            .and_then(|bytes| word::decode(bytes, size, order))
-            .ok_or_else(|| self.missing(address))
+        let word = match size {
+            WordSize::Eight => self.word(address).or_else(|| self.chunk(address)).map(|bytes| match order {
+                ByteOrder::Little => u64::from_le_bytes(bytes),
+                ByteOrder::Big => u64::from_be_bytes(bytes),
+            }),
+            WordSize::Four => self.chunk(address).map(|bytes| {
+                u64::from(match order {
+                    ByteOrder::Little => u32::from_le_bytes(bytes),
+                    ByteOrder::Big => u32::from_be_bytes(bytes),
+                })
+            }),
+        };
+        word.ok_or_else(|| self.missing(address))
     }
 }
 

@@ -31,7 +31,7 @@ pub struct StackSnapshot<'b> {
 impl<'b> StackSnapshot<'b> {
     /// `bytes` were copied from the stack pointer `sp` (avma) upwards. Where red zones matter,
     /// `sp` may be any lower address that the copy began at.
-    pub const fn new(sp: u64, bytes: &'b [u8]) -> Self {
+    pub fn new(sp: u64, bytes: &'b [u8]) -> Self {
         StackSnapshot { bytes: SliceReader::new(sp, bytes) }
     }
 

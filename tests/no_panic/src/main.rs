@@ -8,13 +8,21 @@ use core::fmt::Write;
 use core::hint::black_box;
 
 use unwind_arch::{AnyArch, AnyRegisters};
+use unwind_core::deferred::{
+    ClientSlot, Cookie, CpuCounter, Deferred, Embedder, NotQueued, Return, Stitched, Stitcher, TaskState,
+    Trace, TraceCache,
+};
 use unwind_core::dwarf::{DwarfIndex, DwarfIndexEntry, DwarfSections, DwarfSource, Flavor, Section};
 use unwind_core::ehabi::{self, EhabiSections, EhabiSource, Unwinding};
 use unwind_core::sframe::{Check, RegistrySlot, SFrameIndex, SFrameIndexEntry, SFrameRegistry, SFrameSource};
-use unwind_core::table::{Table, TableCompiler, TableRoom, TableSlot, TableSource};
+use unwind_core::table::{
+    LazyPage, LazyRoom, LazyRow, LazyRule, Table, TableCompiler, TableOrigin, TableRoom, TableSlot,
+    TableSource,
+};
 use unwind_core::{
     Arch, ByteOrder, CacheSlot, Cached, FrameSource, MemoryError, MemoryReader, Module, ModuleMap, Options,
-    Register, RegisterFile, RuleCache, UnwindUserTypes, Unwinder, UserRegisters, WordSize, from_fn,
+    Register, RegisterFile, RuleCache, StartError, UnwindStacktrace, UnwindUserTypes, Unwinder,
+    UserRegisters, WordSize, from_fn,
 };
 
 /// Never called: `check` fails if it is linked.
@@ -45,6 +53,7 @@ extern "C" fn main(arguments: i32) -> i32 {
     frames = frames.wrapping_add(walks(unwind_arch::arm::Arm::default(), bytes, words));
     frames = frames.wrapping_add(exception_tables(bytes));
     frames = frames.wrapping_add(own_stack());
+    frames = frames.wrapping_add(deferred(words));
     i32::from(frames == 0).wrapping_add(arguments.wrapping_sub(arguments))
 }
 
@@ -68,8 +77,8 @@ fn walks<A: Arch>(arch: A, bytes: &[u8], words: &[u64]) -> usize {
     let (mut table, mut rules) = ([0; 512], [TableSlot::default(); 16]);
     let room = TableRoom { bytes: black_box(&mut table), rules: black_box(&mut rules) };
     let text = black_box(0x1000)..black_box(0x2000);
-    let table = debug_frame_index
-        .and_then(|index| TableCompiler::new(arch, dwarf, Flavor::DebugFrame, index, text, room).ok())
+    let table = TableCompiler::new(arch, dwarf, text, room)
+        .ok()
         .and_then(|mut compiler| compiler.advance(black_box(3)).and_then(|_| compiler.finish()).ok())
         .and_then(|_| Table::parse(bytes).ok());
     let table = table.map(|table| TableSource { table, original: () });
@@ -107,9 +116,14 @@ fn walks<A: Arch>(arch: A, bytes: &[u8], words: &[u64]) -> usize {
     options.guesses = black_box(true);
     options.types = black_box(UnwindUserTypes::ALL);
     let ehabi = EhabiSource::new(exception_sections(bytes));
+    let (mut pages, mut rows, mut page_rules) = lazy_room();
+    let room = LazyRoom::new(&mut pages, &mut rows, &mut page_rules);
+    let text = || black_box(1)..black_box(0x2000);
+    let lazy = (room.table(dwarf, text()), (room.table(sframe, text()), room.table(ehabi, text())));
+    let compiled = compiled(arch, sframe, words).wrapping_add(compiled(arch, ehabi, words));
     let slots = [const { CacheSlot::new() }; 8];
     let map = Cached { cache: RuleCache::new(&slots), generation: black_box(1), source: map.complete() };
-    let unwinder = Unwinder::with_options(arch, ((map, registry), ehabi), options);
+    let unwinder = Unwinder::with_options(arch, ((map, registry), (ehabi, lazy)), options);
     let registers = Numbers(words);
     let mut entries = [0u64; 32];
     let mut text = Sink(0);
@@ -131,6 +145,7 @@ fn walks<A: Arch>(arch: A, bytes: &[u8], words: &[u64]) -> usize {
     let named = usize::from(FrameSource::<A>::types(unwinder.source()).is_empty());
     [
         needed,
+        compiled,
         usize::from(verified),
         sound,
         usize::from(added),
@@ -141,6 +156,24 @@ fn walks<A: Arch>(arch: A, bytes: &[u8], words: &[u64]) -> usize {
     ]
     .into_iter()
     .fold(0, usize::wrapping_add)
+}
+
+/// A table of another source, and its rows.
+fn compiled<A: Arch, O: TableOrigin<A>>(arch: A, origin: O, words: &[u64]) -> usize {
+    let (mut bytes, mut rules) = ([0; 512], [TableSlot::default(); 16]);
+    let room = TableRoom { bytes: black_box(&mut bytes), rules: black_box(&mut rules) };
+    let table = TableCompiler::new(arch, origin, black_box(0x1000)..black_box(0x2000), room)
+        .and_then(|compiler| compiler.finish())
+        .ok()
+        .and_then(|bytes| Table::parse(bytes).ok());
+    let ends = table.map_or(0, |table| {
+        table.ranges().fold(0usize, |sum, (_, _, ends)| sum.wrapping_add(usize::from(ends)))
+    });
+    ends.wrapping_add(words.len())
+}
+
+fn lazy_room() -> ([LazyPage; 4], [LazyRow; 64], [LazyRule; 8]) {
+    (Default::default(), core::array::from_fn(|_| LazyRow::default()), Default::default())
 }
 
 /// Everything that can be asked of exception handling tables beside walks.
@@ -177,6 +210,90 @@ fn layouts(arch: AnyArch, bytes: &[u8]) -> usize {
         Ok(AnyRegisters::new(arch, black_box(1), black_box(2), black_box(3), Some(black_box(4)))),
     ];
     sets.into_iter().flatten().fold(0, |known, set| known.wrapping_add(usize::from(set.ip().is_some())))
+}
+
+/// Deferred unwinding, from every way in.
+fn deferred(words: &[u64]) -> usize {
+    let embedder = Tasks { task: TaskState::new(), words };
+    let slots = [const { ClientSlot::new(called) }; 3];
+    let counters = [CpuCounter::new(), CpuCounter::after(black_box(5))];
+    let deferred = Deferred::new(&embedder, black_box(&slots), black_box(&counters));
+    let mut cache = TraceCache::new([0; 16]);
+    let mut sum = 0usize;
+    let registered = [deferred.register(|_| {}), deferred.register(|_| {})];
+    for registration in registered.into_iter().flatten() {
+        let mut text = Sink(0);
+        for _ in 0..black_box(3) {
+            match deferred.request(registration.id()) {
+                Ok(told) => drop(write!(text, "{} {:?}", told.cookie, told.standing)),
+                Err(error) => drop(write!(text, "{error}")),
+            }
+            while deferred.return_to_user(&embedder.task) == Return::Pending {
+                let done = deferred.process(&embedder.task, &mut cache);
+                sum = sum.wrapping_add(usize::from(done.delivered > 0));
+            }
+        }
+        sum = sum.wrapping_add(text.0).wrapping_add(usize::from(deferred.cancel(registration).is_ok()));
+    }
+    let done = deferred.exit(&embedder.task, &mut cache);
+    let mut slots = [None; 4];
+    let mut stitcher = Stitcher::new(black_box(&mut slots));
+    let mut out = |stitched: Stitched<'_, u64, u64>| {
+        sum = sum.wrapping_add(usize::from(matches!(stitched, Stitched::Whole { .. })));
+    };
+    for &word in words {
+        let Some(cookie) = Cookie::from_u64(black_box(word)) else { continue };
+        match black_box(word) & 3 {
+            0 => stitcher.lost(),
+            1 => stitcher.user(cookie, word, &mut out),
+            _ => stitcher.kernel(cookie, word, &mut out),
+        }
+    }
+    stitcher.finish(&mut out);
+    sum.wrapping_add(usize::from(done.walks > 0))
+}
+
+/// A client.
+fn called(_: &TaskState, cookie: Cookie, trace: &Trace<'_>) {
+    black_box((cookie, trace.entries.len()));
+}
+
+/// One task, whose user registers are words.
+struct Tasks<'w> {
+    task: TaskState,
+    words: &'w [u64],
+}
+
+impl Embedder for Tasks<'_> {
+    type Task = TaskState;
+
+    fn current_task(&self) -> Option<&TaskState> {
+        Some(&self.task)
+    }
+
+    fn current_cpu(&self) -> u32 {
+        black_box(1)
+    }
+
+    fn in_nmi(&self) -> bool {
+        black_box(true)
+    }
+
+    fn is_compare_exchange_nmi_safe(&self) -> bool {
+        black_box(true)
+    }
+
+    fn queue_work(&self, _: &TaskState) -> Result<(), NotQueued> {
+        if black_box(true) { Ok(()) } else { Err(NotQueued) }
+    }
+
+    fn walk(&self, _: &TaskState, entries: &mut [u64]) -> Result<UnwindStacktrace, StartError> {
+        Unwinder::new(unwind_arch::x86_64::X86_64, ()).unwind_user(&Numbers(self.words), memory(), entries)
+    }
+
+    fn for_each_task(&self, visit: &mut dyn FnMut(&TaskState)) {
+        visit(&self.task);
+    }
 }
 
 /// This very stack.

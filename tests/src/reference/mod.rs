@@ -345,7 +345,11 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
             FpRule::Unchanged => state.fp,
             FpRule::AtCfa(offset) => {
                 let slot = self.word.in_space(cfa + i128::from(offset))?;
-                Some(self.load(slot, self.saved)?)
+                match self.load(slot, self.saved) {
+                    // Popped by an epilogue, and no longer there: nobody knows it.
+                    Err(Stop::Memory(MemoryError::Unreadable { .. })) if state.exact && slot < state.sp => None,
+                    word => Some(word?),
+                }
             }
             FpRule::CfaOffset(offset) => Some(self.word.in_space(cfa + i128::from(offset))?),
             FpRule::InRegister { base, offset } => Some(self.based(state, base, offset)?),

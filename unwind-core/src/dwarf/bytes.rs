@@ -44,24 +44,56 @@ impl<'d> Bytes<'d> {
         SourceError { broken, offset: self.offset() }
     }
 
+    #[inline]
     pub(super) fn u8(&mut self) -> Result<u8, SourceError> {
-        let at = *self;
-        self.slice.read_u8().map_err(|error| at.error(broken(error)))
+        self.take().map(|[byte]| byte)
     }
 
+    #[inline]
     pub(super) fn u16(&mut self) -> Result<u16, SourceError> {
-        let at = *self;
-        self.slice.read_u16().map_err(|error| at.error(broken(error)))
+        let is_little = self.is_little();
+        self.take().map(|bytes| if is_little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
     }
 
+    #[inline]
     pub(super) fn u32(&mut self) -> Result<u32, SourceError> {
-        let at = *self;
-        self.slice.read_u32().map_err(|error| at.error(broken(error)))
+        let is_little = self.is_little();
+        self.take().map(|bytes| if is_little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
     }
 
+    #[inline]
     pub(super) fn u64(&mut self) -> Result<u64, SourceError> {
-        let at = *self;
-        self.slice.read_u64().map_err(|error| at.error(broken(error)))
+        let is_little = self.is_little();
+        self.take().map(|bytes| if is_little { u64::from_le_bytes(bytes) } else { u64::from_be_bytes(bytes) })
+    }
+
+    /// The next bytes.
+    #[inline]
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], SourceError> {
+        match self.slice.slice().split_first_chunk() {
+            Some((bytes, rest)) => {
+                *self = self.with_rest(rest);
+                Ok(*bytes)
+            }
+            None => Err(self.error(Broken::UnexpectedEnd)),
+        }
+    }
+
+    #[inline]
+    fn is_little(&self) -> bool {
+        self.slice.endian() == RunTimeEndian::Little
+    }
+
+    /// What is left, as it lies there.
+    #[inline]
+    pub(super) fn rest(&self) -> &'d [u8] {
+        self.slice.slice()
+    }
+
+    /// The same position further on, where `rest`, an end of what was left, begins.
+    #[inline]
+    pub(super) fn with_rest(&self, rest: &'d [u8]) -> Self {
+        Bytes { slice: EndianSlice::new(rest, self.slice.endian()), end: self.end }
     }
 
     /// A word of the target.
@@ -72,7 +104,17 @@ impl<'d> Bytes<'d> {
         }
     }
 
+    #[inline]
     pub(super) fn uleb128(&mut self) -> Result<u64, SourceError> {
+        if let Some((byte @ 0..0x80, rest)) = self.rest().split_first() {
+            *self = self.with_rest(rest);
+            return Ok(u64::from(*byte));
+        }
+        self.long_uleb128()
+    }
+
+    #[inline(never)]
+    fn long_uleb128(&mut self) -> Result<u64, SourceError> {
         let at = *self;
         self.slice.read_uleb128().map_err(|error| at.error(broken(error)))
     }
@@ -83,11 +125,15 @@ impl<'d> Bytes<'d> {
     }
 
     /// The next `length` bytes, on their own.
+    #[inline]
     pub(super) fn split(&mut self, length: u64) -> Result<Bytes<'d>, SourceError> {
-        let at = *self;
-        let length = usize::try_from(length).map_err(|_| at.error(Broken::OutOfBounds))?;
-        let slice = self.slice.split(length).map_err(|error| at.error(broken(error)))?;
-        Ok(Bytes { slice, end: self.offset() })
+        let length = usize::try_from(length).map_err(|_| self.error(Broken::OutOfBounds))?;
+        let Some((first, rest)) = self.rest().split_at_checked(length) else {
+            return Err(self.error(Broken::UnexpectedEnd));
+        };
+        let first = self.with_rest(first);
+        *self = self.with_rest(rest);
+        Ok(Bytes { end: self.offset(), ..first })
     }
 
     /// The bytes up to the next zero, which is skipped.

@@ -157,8 +157,22 @@ impl<'d> Entry<'d> {
             return Ok(None);
         };
         let bad_cie = SourceError { broken: Broken::BadCie, offset: self.offset };
+        // Padding is no CIE. It is not passed over here, or as many entries as there are could each do so.
+        if input.flavor == Flavor::DebugFrame && input.at(cie_offset).u32() == Ok(0) {
+            return Err(bad_cie.into());
+        }
         let cie = entry_at(input, cie_offset)?.filter(|entry| entry.offset == cie_offset).ok_or(bad_cie)?;
         let cie = cie.parse_cie(input)?;
+        self.parse_fde_of(input, cie)
+    }
+
+    /// Parses this entry as an FDE, its CIE being known; `None` if it belongs to another segment.
+    #[inline]
+    pub(super) fn parse_fde_of(
+        &self,
+        input: &mut Input<'d, '_>,
+        cie: Cie<'d>,
+    ) -> Result<Option<Fde<'d>>, LookupError> {
         let mut bytes = self.body;
         let mut segment = bytes.split(u64::from(cie.segment_size))?;
         while !segment.is_empty() {

@@ -7,8 +7,8 @@ use super::row::{Cfa, Column, ExpressionAt, Row, row_at};
 use super::section::Input;
 use crate::register::TRACKED;
 use crate::{
-    Arch, Broken, CallerRegisters, Evaluated, FrameKind, LookupError, Query, Register, RegisterFile,
-    SourceError, WordSize,
+    Arch, Broken, CallerRegisters, Evaluated, FrameKind, LookupError, MemoryError, Query, Register,
+    RegisterFile, SourceError, WordSize,
 };
 
 /// How many columns are evaluated in one run over the row machine: enough for what x86-64 saves.
@@ -123,7 +123,14 @@ impl<A: Arch> Full<'_, A> {
                 self.registers.get(register)
             }
             Column::Unspecified => None,
-            Column::Offset(offset) => Some(input.read_register(at_cfa(offset)?, self.arch.register_size())?),
+            Column::Offset(offset) => {
+                let slot = at_cfa(offset)?;
+                match input.read_register(slot, self.arch.register_size()) {
+                    // An epilogue that has popped it, and a snapshot that begins at sp: it is not known.
+                    Err(MemoryError::Unreadable { .. }) if self.may_be_gone(register, slot) => None,
+                    word => Some(word?),
+                }
+            }
             Column::ValOffset(offset) => Some(at_cfa(offset)?),
             Column::Register(holder) => self.registers.get(holder),
             Column::Expression(expression) => {
@@ -132,6 +139,14 @@ impl<A: Arch> Full<'_, A> {
             }
             Column::ValExpression(expression) => Some(self.expression(input, expression, Some(cfa))?),
         })
+    }
+
+    /// Whether the word that a register was saved in is below sp where execution stopped: what a function
+    /// has popped may not be there any more. What a step rests on always is.
+    fn may_be_gone(&self, register: Register, slot: u64) -> bool {
+        let is_needed = register == self.arch.ra() || register == self.arch.sp();
+        let sp = self.registers.get(self.arch.sp());
+        !is_needed && self.query.pc.is_exact() && sp.is_some_and(|sp| slot < sp)
     }
 
     fn expression(

@@ -20,24 +20,6 @@ impl<'d> DwarfSource<'d> {
     }
 }
 
-#[cfg(feature = "table")]
-impl<'d> DwarfSource<'d> {
-    /// The function at this place of an index of the section of this flavor, if it can be parsed.
-    pub(crate) fn function<A: Arch>(
-        &self,
-        arch: &A,
-        flavor: Flavor,
-        index: super::DwarfIndex<'_>,
-        place: usize,
-    ) -> Option<DwarfFunction<'d, A>> {
-        let mut no_memory = NoMemory;
-        let mut input = Input::new(arch, self.sections(), flavor, 0, &mut no_memory)?;
-        let entry = entry_at(&input, index.fde(place)?).ok()??;
-        let fde = entry.parse_fde(&mut input).ok()??;
-        Some(DwarfFunction::new(arch, self.sections(), flavor, fde))
-    }
-}
-
 /// The functions of a section; see [`DwarfSource::functions`].
 ///
 /// An entry that cannot be parsed is an error, after which the next entry follows where the length
@@ -93,7 +75,7 @@ pub struct DwarfFunction<'d, A> {
 }
 
 impl<'d, A: Arch> DwarfFunction<'d, A> {
-    fn new(arch: &A, sections: &DwarfSections<'d>, flavor: Flavor, fde: Fde<'d>) -> Self {
+    pub(super) fn new(arch: &A, sections: &DwarfSections<'d>, flavor: Flavor, fde: Fde<'d>) -> Self {
         let [ra, fp, sp] = columns(arch, fde.cie.return_address);
         let ra_sign = match arch.cfi_vendor() {
             CfiVendor::AArch64 => RA_SIGN_STATE,
@@ -170,6 +152,12 @@ impl<'d, A: Arch> DwarfFunction<'d, A> {
             }
             _ => Err(self.cause(input, start, &row)?),
         }
+    }
+
+    /// The same for a row without the column of the return address's signature, which a table does not state.
+    #[cfg(feature = "table")]
+    pub(super) fn rule_of(&self, input: &Input<'d, '_>, location: u64, row: &Row<COLUMNS>) -> DwarfRule {
+        self.rule(input, location, &row.with_plain_sign()).unwrap_or_else(DwarfRule::None)
     }
 
     fn rule_at(&self, input: &Input<'d, '_>, svma: u64, row: &Row<COLUMNS>) -> Result<Rule, SourceError> {
@@ -380,23 +368,19 @@ impl<A: Arch> DwarfRows<'_, '_, A> {
         let mut no_memory = NoMemory;
         let completed = function
             .input(&mut no_memory)
-            .and_then(|mut input| Ok((machine.complete_row(&mut input, self.instructions)?, input)));
-        let (rest, input) = match completed {
+            .and_then(|mut input| Ok((machine.complete_row(&mut input, &mut self.instructions)?, input)));
+        let (has_more, input) = match completed {
             Ok(completed) => completed,
             Err(error) => {
                 self.machine = None;
                 return Some(function.row(start, left, false, DwarfRule::None(error.into())));
             }
         };
-        let length = match rest {
-            Some(_) => machine.location().wrapping_sub(start).min(left),
-            None => left,
-        };
+        let length = if has_more { machine.location().wrapping_sub(start).min(left) } else { left };
         let rule = function.rule(&input, start, machine.row());
         let signed = function.is_ra_signed(&input, machine.row());
-        match rest {
-            Some(rest) => self.instructions = rest,
-            None => self.machine = None,
+        if !has_more {
+            self.machine = None;
         }
         Some(match (rule, signed) {
             (Ok(rule), Ok(signed)) => function.row(start, length, signed, rule),

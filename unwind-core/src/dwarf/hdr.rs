@@ -89,15 +89,15 @@ impl<'d> SearchTable<'d> {
                 most = start;
             }
         }
-        // Functions of no length share their address with the real one.
+        // Functions of no length cover nothing: they share their address with the real one, or lie in the
+        // midst of it.
         let mut index = low;
-        let mut same = None;
+        let mut real = None;
         while let Some(previous) = index.checked_sub(1) {
             let start = self.start(previous)?;
-            if same.is_some_and(|same| same != start) {
+            if real.is_some_and(|real| real != start) {
                 break;
             }
-            same = Some(start);
             let Some(fde) = self.fde(input, previous)? else {
                 return Ok(Search::Unusable);
             };
@@ -106,6 +106,9 @@ impl<'d> SearchTable<'d> {
             }
             if fde.contains(svma) {
                 return Ok(Search::Found(fde));
+            }
+            if fde.length > 0 {
+                real = Some(start);
             }
             index = previous;
         }
@@ -128,8 +131,15 @@ impl<'d> SearchTable<'d> {
     }
 
     /// The address (svma) at which the function of an entry begins.
-    fn start(&self, index: u64) -> Result<u64, SourceError> {
+    pub(super) fn start(&self, index: u64) -> Result<u64, SourceError> {
         Ok(self.entry(index)?.0)
+    }
+
+    /// The address (svma) at which the function of an entry begins, and where in its section its FDE does.
+    #[cfg(feature = "table")]
+    pub(super) fn start_and_fde(&self, index: u64, input: &Input<'d, '_>) -> Option<(u64, u64)> {
+        let (start, address) = self.entry(index).ok()?;
+        Some((start, self.word.truncate(address.wrapping_sub(input.svma()))))
     }
 
     /// The FDE that an entry points to; `None` where it points to none.
@@ -142,7 +152,30 @@ impl<'d> SearchTable<'d> {
         }
     }
 
+    /// The two addresses of an entry.
+    #[inline]
     fn entry(&self, index: u64) -> Result<(u64, u64), SourceError> {
+        // What every linker writes: two distances from the section.
+        const DATAREL_SDATA4: u8 = 0x3b;
+        if self.encoding == DATAREL_SDATA4
+            && let Some(at) = usize::try_from(self.offset.saturating_add(index.saturating_mul(8))).ok()
+            && let Some([a, b, c, d, e, f, g, h]) = self.section.data.get(at..).and_then(<[u8]>::first_chunk)
+        {
+            let read = match self.order {
+                ByteOrder::Little => i32::from_le_bytes,
+                ByteOrder::Big => i32::from_be_bytes,
+            };
+            let pointer = |bytes| {
+                let value = i64::from(read(bytes)).cast_unsigned();
+                self.word.wrapping_offset(self.section.svma, value)
+            };
+            return Ok((pointer([*a, *b, *c, *d]), pointer([*e, *f, *g, *h])));
+        }
+        self.entry_of_any(index)
+    }
+
+    #[inline(never)]
+    fn entry_of_any(&self, index: u64) -> Result<(u64, u64), SourceError> {
         let offset = self.offset.saturating_add(index.saturating_mul(self.entry_size));
         let mut bytes = Bytes::new(self.section.data, offset, self.order);
         let mut value = || {

@@ -99,20 +99,26 @@ impl<'i> DwarfIndex<'i> {
 
     /// How many functions it has.
     #[cfg(feature = "table")]
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// The first address (svma) of the function at this place.
     #[cfg(feature = "table")]
-    pub(crate) fn start(&self, place: usize) -> Option<u64> {
+    pub(super) fn start(&self, place: usize) -> Option<u64> {
         self.entries.get(place).map(|entry| entry.start)
     }
 
     /// Where the FDE of the function at this place is in the section.
     #[cfg(feature = "table")]
-    pub(crate) fn fde(&self, place: usize) -> Option<u64> {
+    pub(super) fn fde(&self, place: usize) -> Option<u64> {
         self.entries.get(place).map(|entry| entry.fde)
+    }
+
+    /// Whether there may be functions that are not in it.
+    #[cfg(feature = "table")]
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.is_some()
     }
 
     /// The FDE that covers `svma`.

@@ -16,6 +16,8 @@ mod full;
 mod functions;
 mod hdr;
 mod index;
+#[cfg(feature = "table")]
+mod ordered;
 mod row;
 mod rule;
 mod section;

@@ -72,7 +72,7 @@ pub(super) fn row_at<'d, const N: usize>(
     let mut machine = Machine::blank(vendor, fde, registers);
     machine.begin(input, fde)?;
     machine.wanted = fde.cie.address_size.truncate(svma.wrapping_sub(fde.start));
-    machine.run(input, fde.instructions)?;
+    machine.run(input, &mut { fde.instructions })?;
     Ok(machine.row)
 }
 
@@ -116,10 +116,26 @@ impl<'f, const N: usize> Machine<'f, N> {
     /// Carries out what the CIE says.
     #[inline]
     pub(super) fn begin<'d>(&mut self, input: &mut Input<'d, '_>, fde: &Fde<'d>) -> Result<(), LookupError> {
-        self.run(input, fde.cie.instructions)?;
+        self.run(input, &mut { fde.cie.instructions })?;
         self.initial = self.row;
         self.location = 0;
         Ok(())
+    }
+
+    /// Continues as if [`begin`](Machine::begin) had come to `initial`.
+    #[cfg(feature = "table")]
+    #[inline]
+    pub(super) fn set_initial(&mut self, initial: Row<N>) {
+        self.row = initial;
+        self.initial = initial;
+    }
+
+    /// Carries out what the CIE says; what that comes to, where it is the same for every FDE: without
+    /// locations, and without a state that is still remembered.
+    #[cfg(feature = "table")]
+    pub(super) fn begin_for_all<'d>(&mut self, input: &mut Input<'d, '_>, fde: &Fde<'d>) -> Option<Row<N>> {
+        self.run(input, &mut { fde.cie.instructions }).ok()?;
+        (self.depth == 0 && self.location == 0).then_some(self.row)
     }
 
     /// How far from the FDE's first address the row at hand begins.
@@ -132,46 +148,105 @@ impl<'f, const N: usize> Machine<'f, N> {
         &self.row
     }
 
-    /// Completes the row that begins at [`location`](Machine::location): it holds up to the location
-    /// afterwards. What is left of `bytes` then; `None` where they are used up, and the row holds
-    /// to the end of the FDE.
+    /// Completes the row that begins at [`location`](Machine::location), and goes on in `bytes`: the row
+    /// holds up to the location afterwards. Whether there is more; if not, it holds to the end of the FDE.
+    #[inline]
     pub(super) fn complete_row<'d>(
         &mut self,
         input: &mut Input<'d, '_>,
-        bytes: Bytes<'d>,
-    ) -> Result<Option<Bytes<'d>>, LookupError> {
+        bytes: &mut Bytes<'d>,
+    ) -> Result<bool, LookupError> {
         self.wanted = self.location;
-        let rest = self.run(input, bytes)?;
-        Ok((self.location > self.wanted).then_some(rest))
+        self.run(input, bytes)?;
+        Ok(self.location > self.wanted)
     }
 
-    /// Carries instructions out until the row that holds at the wanted pc is complete, and returns
-    /// those that are left. Each takes at least one byte, so this ends.
-    fn run<'d>(&mut self, input: &mut Input<'d, '_>, mut bytes: Bytes<'d>) -> Result<Bytes<'d>, LookupError> {
-        while !bytes.is_empty() {
-            let at = bytes;
-            let opcode = bytes.u8()?;
-            let low = opcode & 0x3f;
-            let factor = self.cie.code_alignment;
-            match opcode & 0xc0 {
-                0x40 => {
-                    if self.advance(u64::from(low), factor, &at)? {
-                        return Ok(bytes);
-                    }
+    /// Carries instructions out until the row that holds at the wanted pc is complete, and leaves the
+    /// others in `bytes`. Each takes at least one byte, so this ends.
+    fn run<'d>(&mut self, input: &mut Input<'d, '_>, bytes: &mut Bytes<'d>) -> Result<(), LookupError> {
+        let factor = self.cie.code_alignment;
+        let mut rest = bytes.rest();
+        while let Some((opcode, after)) = rest.split_first() {
+            let here = rest;
+            // The most frequent instructions are carried out here, where their operand has one byte.
+            let delta = match (*opcode, after) {
+                (0x40..=0x7f, _) => {
+                    rest = after;
+                    u64::from(*opcode & 0x3f)
                 }
-                0x80 => {
-                    let offset = self.factored_unsigned(&mut bytes)?;
-                    self.set(Register(u16::from(low)), Column::Offset(offset));
+                (0x02, [delta, after @ ..]) => {
+                    rest = after;
+                    u64::from(*delta)
                 }
-                0xc0 => self.restore(Register(u16::from(low))),
                 _ => {
-                    if self.extended(input, opcode, &mut bytes, &at)? {
-                        return Ok(bytes);
+                    if let Some(after) = self.frequent(*opcode, after) {
+                        rest = after;
+                        continue;
                     }
+                    let mut left = bytes.with_rest(after);
+                    let is_complete = self.any(input, *opcode, &mut left, &bytes.with_rest(here))?;
+                    rest = left.rest();
+                    if is_complete {
+                        break;
+                    }
+                    continue;
                 }
+            };
+            let location = delta.checked_mul(factor).and_then(|delta| self.location.checked_add(delta));
+            self.location = location.ok_or_else(|| bytes.with_rest(here).error(Broken::BadInstruction))?;
+            if self.location > self.wanted {
+                break;
             }
         }
-        Ok(bytes)
+        *bytes = bytes.with_rest(rest);
+        Ok(())
+    }
+
+    /// One of the frequent instructions that do not move the location, if it is such, and what is left
+    /// behind it.
+    #[inline]
+    fn frequent<'d>(&mut self, opcode: u8, after: &'d [u8]) -> Option<&'d [u8]> {
+        let low = Register(u16::from(opcode & 0x3f));
+        match (opcode, after) {
+            (0x80..=0xbf, [operand @ 0..0x80, after @ ..]) => {
+                let offset = i64::from(*operand).checked_mul(self.cie.data_alignment)?;
+                self.set(low, Column::Offset(i32::try_from(offset).ok()?));
+                Some(after)
+            }
+            (0x0e, [offset @ 0..0x80, after @ ..]) => {
+                let Cfa::Register(_, current) = &mut self.row.cfa else { return None };
+                *current = i32::from(*offset);
+                Some(after)
+            }
+            (0xc0.., after) => {
+                self.restore(low);
+                Some(after)
+            }
+            (0x00, after) => Some(after),
+            _ => None,
+        }
+    }
+
+    /// Any instruction. Whether the wanted row is complete.
+    #[inline(never)]
+    fn any<'d>(
+        &mut self,
+        input: &mut Input<'d, '_>,
+        opcode: u8,
+        bytes: &mut Bytes<'d>,
+        at: &Bytes<'d>,
+    ) -> Result<bool, LookupError> {
+        let low = opcode & 0x3f;
+        match opcode & 0xc0 {
+            0x40 => return Ok(self.advance(u64::from(low), self.cie.code_alignment, at)?),
+            0x80 => {
+                let offset = self.factored_unsigned(bytes)?;
+                self.set(Register(u16::from(low)), Column::Offset(offset));
+            }
+            0xc0 => self.restore(Register(u16::from(low))),
+            _ => return self.extended(input, opcode, bytes, at),
+        }
+        Ok(false)
     }
 
     /// An instruction whose opcode takes the whole byte. Whether the wanted row is complete.

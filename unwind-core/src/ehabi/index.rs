@@ -165,7 +165,7 @@ impl<'d> EhabiSections<'d> {
     }
 
     /// The address at which the entry at `index` begins.
-    fn start(&self, index: u32) -> Result<u64, SourceError> {
+    pub(super) fn start(&self, index: u32) -> Result<u64, SourceError> {
         let (first, place) = self.index_word(index, false)?;
         // A relocation against a Thumb function's symbol sets bit 0.
         Ok(prel31(first, place) & !THUMB)

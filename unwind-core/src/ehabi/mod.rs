@@ -45,6 +45,8 @@ mod full;
 mod index;
 mod instruction;
 mod machine;
+#[cfg(feature = "table")]
+mod ordered;
 mod rule;
 mod section;
 

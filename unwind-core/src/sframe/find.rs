@@ -42,6 +42,19 @@ impl<'i> SFrameIndex<'i> {
     }
 }
 
+#[cfg(feature = "table")]
+impl SFrameIndex<'_> {
+    /// How many functions it has.
+    pub(super) fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Where the function at this place begins (svma), and where it is in the section's table.
+    pub(super) fn at(&self, place: usize) -> Option<(u64, u32)> {
+        self.entries.get(place).map(|entry| (entry.start, entry.fde))
+    }
+}
+
 impl SFrameSection<'_> {
     /// The function at `svma`, by binary search where the table or an index is sorted, else by a
     /// scan of the whole table. It is the one that begins nearest below, and none where that one

@@ -18,8 +18,13 @@
 mod dump;
 mod find;
 mod header;
+#[cfg(feature = "table")]
+mod ordered;
+#[cfg(target_has_atomic = "64")]
 mod registry;
+#[cfg(target_has_atomic = "64")]
 mod registry_check;
+#[cfg(target_has_atomic = "64")]
 mod registry_room;
 mod row;
 mod rule;
@@ -35,10 +40,13 @@ mod write_row;
 pub use dump::Dump;
 pub use find::{SFrameIndex, SFrameIndexEntry};
 pub use header::{Abi, FLAG_FRAME_POINTER, FLAG_PCREL, FLAG_SORTED, Header, Version};
+#[cfg(target_has_atomic = "64")]
 pub use registry::{RegistrySlot, SFrameRegistry, SectionBytes};
+#[cfg(target_has_atomic = "64")]
 pub use registry_check::{Check, RegistryError};
-#[cfg(feature = "alloc")]
+#[cfg(all(feature = "alloc", target_has_atomic = "64"))]
 pub use registry_room::GrowingRoom;
+#[cfg(target_has_atomic = "64")]
 pub use registry_room::RegistryRoom;
 pub use row::{Place, Row, RowRule, Rows};
 pub use section::{Fde, RowKind, RowStart, SFrameSection};

@@ -1,10 +1,12 @@
-//! Call frame information → table.
+//! A source → table.
 
-use super::format::TableRule;
-use super::write::{TableRoom, TableWriteError, TableWriter};
-use crate::dwarf::{DwarfFunction, DwarfIndex, DwarfRow, DwarfRule, DwarfSource, Flavor};
-use crate::{Arch, Trust};
+use core::fmt;
 use core::ops::Range;
+
+use super::origin::{Functions, Group, TableOrigin, is_sorted};
+use super::rule::TableRule;
+use super::write::{TableRoom, TableWriteError, TableWriter};
+use crate::Arch;
 
 /// How far a [`TableCompiler`] has come, in functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,53 +17,82 @@ pub struct Progress {
     pub total: usize,
 }
 
-/// Compiles the call frame information of a module, as many functions at a time as the caller likes: one
-/// pass over the instructions of each.
-///
-/// What the table then says at a pc is what [`DwarfSource`] says there; rows beyond a rule, broken ones,
-/// and addresses that several functions cover are left to it.
-#[derive(Debug)]
-pub struct TableCompiler<'d, 'r, A> {
-    arch: A,
-    source: DwarfSource<'d>,
-    flavor: Flavor,
-    index: DwarfIndex<'d>,
-    writer: TableWriter<'r>,
-    done: usize,
-    /// Addresses that are left to the source, and may go on.
-    left: Range<u64>,
+/// Why a table cannot be compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TableCompileError {
+    /// The source cannot tell its functions in the order of their addresses: it has no such section, or an
+    /// index has to be built first, or it is for another target.
+    NoOrder,
+    /// The table cannot be written.
+    Write(TableWriteError),
 }
 
-/// The most rows that one row of code in blocks is made into.
-const MOST_BLOCKS: u64 = 1 << 16;
+impl fmt::Display for TableCompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TableCompileError::NoOrder => f.write_str("the functions are not in order, an index is needed"),
+            TableCompileError::Write(error) => error.fmt(f),
+        }
+    }
+}
 
-impl<'d, 'r, A: Arch> TableCompiler<'d, 'r, A> {
-    /// Begins to compile the section of `source` that `index` is the index of, for the addresses `text`
-    /// (svma) of the module: its executable segments.
+impl core::error::Error for TableCompileError {}
+
+impl From<TableWriteError> for TableCompileError {
+    fn from(error: TableWriteError) -> Self {
+        TableCompileError::Write(error)
+    }
+}
+
+/// Compiles the unwind information of a module, as many functions at a time as the caller likes: one pass
+/// over each.
+///
+/// What the table then says at a pc is what its source says there. What a rule cannot say, what is broken,
+/// and functions that begin at the same address, are left to the source.
+///
+/// Memory is what is lent, and a few KiB of stack.
+#[derive(Debug)]
+pub struct TableCompiler<'r, F> {
+    functions: F,
+    writer: TableWriter<'r>,
+    done: usize,
+}
+
+impl<'r> TableCompiler<'r, ()> {
+    /// Begins to compile `origin`, for the addresses `text` (svma) of the module: its executable segments.
+    /// Goes once over the starts of all functions.
     ///
     /// # Errors
-    /// As for [`TableWriter::new`].
-    pub fn new(
+    /// [`TableCompileError::NoOrder`]; as for [`TableWriter::new`].
+    pub fn new<A: Arch, O: TableOrigin<A>>(
         arch: A,
-        source: DwarfSource<'d>,
-        flavor: Flavor,
-        index: DwarfIndex<'d>,
+        origin: O,
         text: Range<u64>,
         room: TableRoom<'r>,
-    ) -> Result<Self, TableWriteError> {
-        let writer = TableWriter::new(text, room)?;
-        Ok(TableCompiler { arch, source, flavor, index, writer, done: 0, left: 0..0 })
+    ) -> Result<TableCompiler<'r, O::Functions>, TableCompileError> {
+        let functions = origin.functions_of(&arch).ok_or(TableCompileError::NoOrder)?;
+        if !is_sorted(&functions) {
+            return Err(TableCompileError::NoOrder);
+        }
+        let mut writer = TableWriter::new(text, room)?;
+        if !functions.is_all() {
+            writer = writer.with_gaps_left();
+        }
+        Ok(TableCompiler { functions, writer, done: 0 })
     }
+}
 
-    /// Compiles up to `functions` more functions.
+impl<'r, F: Functions> TableCompiler<'r, F> {
+    /// Compiles up to `functions` more functions, or a few more where some begin at the same address.
     ///
     /// # Errors
     /// As for [`TableWriter::function`].
-    pub fn advance(&mut self, functions: usize) -> Result<Progress, TableWriteError> {
-        let total = self.index.len();
-        for _ in 0..functions.min(total.saturating_sub(self.done)) {
+    pub fn advance(&mut self, functions: usize) -> Result<Progress, TableCompileError> {
+        let total = self.functions.count();
+        let until = self.done.saturating_add(functions).min(total);
+        while self.done < until {
             self.next()?;
-            self.done = self.done.saturating_add(1);
         }
         Ok(Progress { done: self.done, total })
     }
@@ -70,104 +101,118 @@ impl<'d, 'r, A: Arch> TableCompiler<'d, 'r, A> {
     ///
     /// # Errors
     /// As for [`TableWriter::finish`].
-    pub fn finish(mut self) -> Result<&'r [u8], TableWriteError> {
+    pub fn finish(mut self) -> Result<&'r [u8], TableCompileError> {
         self.advance(usize::MAX)?;
-        self.flush()?;
-        self.writer.finish()
+        Ok(self.writer.finish()?)
     }
 
-    fn next(&mut self) -> Result<(), TableWriteError> {
-        let Some(start) = self.index.start(self.done) else { return Ok(()) };
-        let function = self.source.function(&self.arch, self.flavor, self.index, self.done);
-        // A pointer into the target's memory, or an entry that is broken now: the source knows.
-        let Some(function) = function else {
-            return self.leave(start..start.saturating_add(1));
+    fn next(&mut self) -> Result<(), TableCompileError> {
+        let Some(group) = Group::at(&mut self.functions, self.done) else {
+            // Nothing but functions that are passed over.
+            self.done = self.functions.count();
+            return Ok(());
         };
-        let end = function.start().saturating_add(function.length());
-        if start < self.left.end {
-            return self.leave(start..end);
+        self.done = group.after;
+        let Range { start: first, end: last } = self.writer.text().clone();
+        if group.next <= first || group.start >= last {
+            return Ok(());
         }
-        self.flush()?;
-        let next = self.index.start(self.done.saturating_add(1)).unwrap_or(u64::MAX);
-        if next >= end {
-            return self.write(&function, function.length(), true);
-        }
-        self.write(&function, next.saturating_sub(start), false)?;
-        self.leave(next..end)
-    }
-
-    fn write(
-        &mut self,
-        function: &DwarfFunction<'d, A>,
-        length: u64,
-        is_whole: bool,
-    ) -> Result<(), TableWriteError> {
-        let start = function.start();
-        let rows = function.rows().flat_map(|row| Blocks::of(start, row));
-        self.writer.part(start, length, rows, is_whole)
-    }
-
-    /// Leaves addresses to the source, together with those before if they are beside each other.
-    fn leave(&mut self, addresses: Range<u64>) -> Result<(), TableWriteError> {
-        if addresses.start > self.left.end {
-            self.flush()?;
-            self.left = addresses;
-        } else if self.left.is_empty() {
-            self.left = addresses;
-        } else {
-            self.left.end = self.left.end.max(addresses.end);
+        let place = match group.only {
+            Some(place) if group.start >= first => place,
+            _ => return Ok(self.writer.ask_original(group.start..group.next)?),
+        };
+        self.writer.begin(group.start)?;
+        let limit = group.next.min(last).wrapping_sub(group.start);
+        let writer = &mut self.writer;
+        let mut is_first = true;
+        let length = self.functions.rows(place, |at, rule| {
+            if at < limit {
+                if is_first && at > 0 {
+                    writer.rule(group.start, TableRule::NotCovered);
+                }
+                is_first = false;
+                writer.rule(group.start.wrapping_add(at), rule);
+            }
+        });
+        match length.and_then(|length| group.start.checked_add(length)) {
+            Some(end) => {
+                let is_whole = end <= group.next && end <= last;
+                if is_first && end > group.start {
+                    self.writer.rule(group.start, TableRule::NotCovered);
+                }
+                self.writer.end(end.min(group.next), is_whole && end > group.start);
+            }
+            None => {
+                self.writer.rule(group.start, TableRule::AskOriginal);
+                self.writer.end(group.next, false);
+            }
         }
         Ok(())
     }
-
-    fn flush(&mut self) -> Result<(), TableWriteError> {
-        let left = core::mem::replace(&mut self.left, 0..0);
-        if left.is_empty() { Ok(()) } else { self.writer.ask_original(left) }
-    }
 }
 
-/// The rows of a table that one row of call frame information becomes: one, or two for each block of code.
-struct Blocks {
-    /// The first address, from the start of the function.
-    at: u64,
-    end: u64,
-    step: [u64; 2],
-    rules: [TableRule; 2],
-}
+#[cfg(feature = "alloc")]
+pub use to_vec::compile_to_vec;
 
-impl Blocks {
-    fn of(start: u64, row: DwarfRow) -> Self {
-        let at = row.start.wrapping_sub(start);
-        let end = at.saturating_add(row.length);
-        let whole = |rule| Blocks { at, end, step: [row.length, 0], rules: [rule, rule] };
-        let rule =
-            |frame, is_block| TableRule::Frame { frame, trust: Trust::Exact, is_last: false, is_block };
-        match row.rule {
-            DwarfRule::Frame(frame) => whole(rule(frame, false)),
-            DwarfRule::Blocks { size, split, first, second }
-                if row.length.checked_div(size.into()).is_some_and(|blocks| blocks < MOST_BLOCKS)
-                    && (1..size).contains(&split) =>
-            {
-                let step = [split.into(), size.wrapping_sub(split).into()];
-                Blocks { at, end, step, rules: [rule(first, true), rule(second, true)] }
+#[cfg(feature = "alloc")]
+mod to_vec {
+    use alloc::vec::Vec;
+    use core::ops::Range;
+
+    use super::{Progress, TableCompileError, TableCompiler};
+    use crate::Arch;
+    use crate::table::{TableOrigin, TableRoom, TableSlot, TableWriteError};
+
+    /// How many functions are compiled between two reports.
+    const STEP: usize = 1024;
+    /// Room for rules: enough for the largest libraries.
+    const RULES: usize = 4096;
+
+    /// The compiled table of `origin`, for the addresses `text` (svma) of the module: its executable segments.
+    /// `progress` is told from time to time how far it has come; once more from the beginning where the room
+    /// that was guessed at first turns out to be too small.
+    ///
+    /// # Errors
+    /// As for [`TableCompiler`].
+    pub fn compile_to_vec<A: Arch, O: TableOrigin<A>>(
+        arch: A,
+        origin: O,
+        text: Range<u64>,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<Vec<u8>, TableCompileError> {
+        let mut rules = alloc::vec![TableSlot::default(); RULES];
+        let mut bytes = alloc::vec![0; guess(&arch, &origin, &text)];
+        loop {
+            let room = TableRoom { bytes: &mut bytes, rules: &mut rules };
+            let mut compiler = TableCompiler::new(arch, origin, text.clone(), room)?;
+            loop {
+                let now = compiler.advance(STEP)?;
+                progress(now);
+                if now.done >= now.total {
+                    break;
+                }
             }
-            _ => whole(TableRule::AskOriginal),
+            let needed = match compiler.finish() {
+                Ok(table) => {
+                    let len = table.len();
+                    bytes.truncate(len);
+                    bytes.shrink_to_fit();
+                    return Ok(bytes);
+                }
+                Err(TableCompileError::Write(TableWriteError::NoRoom { needed })) => needed,
+                Err(error) => return Err(error),
+            };
+            bytes = alloc::vec![0; needed];
         }
     }
-}
 
-impl Iterator for Blocks {
-    type Item = (u64, TableRule);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.at >= self.end {
-            return None;
-        }
-        let ([step, other_step], [rule, other_rule]) = (self.step, self.rules);
-        let at = self.at;
-        self.at = at.saturating_add(step.max(1));
-        self.step = [other_step, step];
-        self.rules = [other_rule, rule];
-        Some((at, rule))
+    /// Enough bytes for most modules: functions have about ten rows.
+    fn guess<A: Arch, O: TableOrigin<A>>(arch: &A, origin: &O, text: &Range<u64>) -> usize {
+        use crate::table::origin::Functions;
+        let functions = origin.functions_of(arch).map_or(0, |functions| functions.count());
+        let pages = text.end.saturating_sub(text.start) >> 8;
+        let pages = usize::try_from(pages).unwrap_or(0).min(functions.saturating_mul(64));
+        let slots = functions.saturating_mul(32);
+        pages.saturating_mul(4).saturating_add(slots).saturating_add(1 << 13)
     }
 }

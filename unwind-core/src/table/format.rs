@@ -1,29 +1,9 @@
 //! The bytes of a table, and the search in them.
 
 use core::fmt;
+use core::ops::Range;
 
-use crate::{Trust, UnwindUserFrame};
-
-/// What a row of a table says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TableRule {
-    /// Nothing covers these addresses.
-    NotCovered,
-    /// The source that the table was made of has to be asked.
-    AskOriginal,
-    /// This rule.
-    Frame {
-        /// The rule.
-        frame: UnwindUserFrame,
-        /// How far it can be trusted.
-        trust: Trust,
-        /// Whether the row is the last one of its function.
-        is_last: bool,
-        /// Whether the rule only holds at exact pcs, and where the load bias is a multiple of 128:
-        /// code in blocks, such as procedure linkage tables.
-        is_block: bool,
-    },
-}
+use super::rule::{RECORD, TableRule, number};
 
 /// Why bytes are no table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,46 +49,8 @@ pub(super) const VERSION: u8 = 1;
 pub(super) const HEADER: usize = 32;
 /// Bytes of code in a page, as a power of two.
 pub(super) const PAGE_SHIFT: u32 = 8;
-/// Bytes of a rule, without its flags.
-pub(super) const RULE: usize = 16;
-
-/// The flags of a rule: what it is, in the two lowest bits.
-const KIND: u8 = 3;
-const NOT_COVERED: u8 = 0;
-const ASK_ORIGINAL: u8 = 1;
-const FRAME: u8 = 2;
-/// How far a frame can be trusted, in the next two.
-const TRUST_SHIFT: u8 = 2;
-const IS_LAST: u8 = 1 << 4;
-const IS_BLOCK: u8 = 1 << 5;
-
-impl TableRule {
-    pub(super) fn to_bytes(self) -> ([u8; RULE], u8) {
-        match self {
-            TableRule::NotCovered => ([0; RULE], NOT_COVERED),
-            TableRule::AskOriginal => ([0; RULE], ASK_ORIGINAL),
-            TableRule::Frame { frame, trust, is_last, is_block } => {
-                let last = if is_last { IS_LAST } else { 0 };
-                let block = if is_block { IS_BLOCK } else { 0 };
-                (frame.to_bytes(), FRAME | trust.to_bits() << TRUST_SHIFT | last | block)
-            }
-        }
-    }
-
-    #[inline]
-    fn from_bytes(bytes: [u8; RULE], flags: u8) -> Self {
-        match flags & KIND {
-            NOT_COVERED => TableRule::NotCovered,
-            FRAME => TableRule::Frame {
-                frame: UnwindUserFrame::from_bytes(bytes),
-                trust: Trust::from_bits(flags >> TRUST_SHIFT),
-                is_last: flags & IS_LAST != 0,
-                is_block: flags & IS_BLOCK != 0,
-            },
-            _ => TableRule::AskOriginal,
-        }
-    }
-}
+/// Bytes of a slot: the low byte of an address, and a byte of a rule's number.
+pub(super) const SLOT: usize = 2;
 
 /// A compiled table: borrowed bytes, of which the header has been checked. What a search meets is
 /// checked then.
@@ -117,17 +59,23 @@ pub struct Table<'t> {
     base: u64,
     /// One more entry than there are pages.
     pages: &'t [[u8; 4]],
-    addresses: &'t [u8],
-    numbers: Numbers<'t>,
-    rules: &'t [[u8; RULE]],
-    flags: &'t [u8],
+    /// How many slots there are.
+    count: u32,
+    /// The slots, and what follows them.
+    slots: &'t [u8],
+    rules: &'t [[u8; RECORD]],
 }
 
-/// The numbers of the rows' rules.
+/// Where a search ends.
 #[derive(Clone, Copy)]
-enum Numbers<'t> {
-    Bytes(&'t [u8]),
-    Words(&'t [[u8; 2]]),
+struct Place {
+    /// The first slot behind the address that was searched for.
+    next: u32,
+    /// The first slot behind its page.
+    after: u32,
+    page: usize,
+    /// The low byte of the address.
+    low: u8,
 }
 
 impl<'t> Table<'t> {
@@ -146,113 +94,163 @@ impl<'t> Table<'t> {
         if *version != VERSION {
             return Err(TableError::UnknownVersion { version: *version });
         }
-        let [r0, r1, r2, r3, b0, b1, b2, b3, b4, b5, b6, b7, p0, p1, p2, p3, rest @ ..] = body;
-        let [n0, n1, n2, n3, w0, w1, w2, w3, zero @ ..] = rest;
-        let rows = u32::from_le_bytes([*r0, *r1, *r2, *r3]);
+        let [s0, s1, s2, s3, b0, b1, b2, b3, b4, b5, b6, b7, p0, p1, p2, p3, rest @ ..] = body;
+        let [n0, n1, n2, n3, zero @ ..] = rest;
+        let count = u32::from_le_bytes([*s0, *s1, *s2, *s3]);
         let base = u64::from_le_bytes([*b0, *b1, *b2, *b3, *b4, *b5, *b6, *b7]);
         let pages = u32::from_le_bytes([*p0, *p1, *p2, *p3]);
         let rules = u32::from_le_bytes([*n0, *n1, *n2, *n3]);
-        let width = u32::from_le_bytes([*w0, *w1, *w2, *w3]);
-        let most = match width {
-            1 => 1 << 8,
-            2 => 1 << 16,
-            _ => return Err(TableError::BadHeader),
-        };
-        if *zero != [0; 4] || rules > most || base & 0xff != 0 {
+        if *zero != [0; 8] || !(2..=u32::from(number::COUNT)).contains(&rules) || base & 0xff != 0 {
             return Err(TableError::BadHeader);
         }
-        let (rows, pages, rules) = (u64::from(rows), u64::from(pages), u64::from(rules));
-        let sizes = [
-            pages.saturating_add(1).saturating_mul(4),
-            rows,
-            rows.saturating_mul(u64::from(width)),
-            rules.saturating_mul(16),
-            rules,
-        ];
-        let needed = sizes.iter().fold(32u64, |sum, size| sum.saturating_add(*size));
-        let mut rest = bytes.get(HEADER..).unwrap_or_default();
-        let mut part = |size: u64| {
-            let size = usize::try_from(size).ok()?;
-            let (part, after) = rest.split_at_checked(size)?;
-            rest = after;
-            Some(part)
+        let (slots, pages, rules) = (u64::from(count), u64::from(pages), u64::from(rules));
+        let pages = pages.saturating_add(1).saturating_mul(4);
+        let slots = slots.saturating_mul(2);
+        let rules = rules.saturating_mul(17);
+        let needed = pages.saturating_add(slots).saturating_add(rules).saturating_add(32);
+        let split = |bytes: &'t [u8], size: u64| {
+            usize::try_from(size).ok().and_then(|size| bytes.split_at_checked(size)).ok_or(short(needed))
         };
-        let [pages, addresses, numbers, rules, flags] = sizes.map(&mut part);
-        let (Some(pages), Some(addresses), Some(numbers), Some(rules), Some(flags)) =
-            (pages, addresses, numbers, rules, flags)
-        else {
-            return Err(short(needed));
-        };
-        Ok(Table {
-            base,
-            pages: pages.as_chunks().0,
-            addresses,
-            numbers: match width {
-                1 => Numbers::Bytes(numbers),
-                _ => Numbers::Words(numbers.as_chunks().0),
-            },
-            rules: rules.as_chunks().0,
-            flags,
-        })
+        let body = bytes.get(HEADER..).unwrap_or_default();
+        let (pages, slots_on) = split(body, pages)?;
+        let (_, rules_on) = split(slots_on, slots)?;
+        let (rules, _) = split(rules_on, rules)?;
+        Ok(Table { base, pages: pages.as_chunks().0, count, slots: slots_on, rules: rules.as_chunks().0 })
     }
 
-    /// The number of rows.
-    pub fn rows(&self) -> usize {
-        self.addresses.len()
+    /// The number of slots: one for each row, another for those with rare rules, and one for each function's
+    /// end.
+    pub fn slots(&self) -> u32 {
+        self.count
     }
 
-    /// The number of distinct rules.
+    /// The number of distinct rules, with the two that are no frames.
     pub fn rules(&self) -> usize {
-        self.flags.len()
+        self.rules.len()
     }
 
-    /// What holds at `svma`. Addresses outside of the table are not covered. `None` where the table is
+    /// What holds at `svma`. Outside of the table, the original has to be asked. `None` where the table is
     /// damaged.
     ///
-    /// A search among at most 256 rows, or fewer where the table is as [`TableWriter`] made it.
+    /// Goes through at most the slots of one page: in a table as [`TableWriter`] made it, no more than three
+    /// for each byte of code that a row begins at.
     ///
     /// [`TableWriter`]: super::TableWriter
     #[inline]
     pub fn find(&self, svma: u64) -> Option<TableRule> {
-        match self.place(svma)? {
-            (Some(row), _) => self.rule_of(row),
-            (None, _) => Some(TableRule::NotCovered),
+        match self.place(svma) {
+            Some(place) => self.rule_before(place.next),
+            None => Some(TableRule::AskOriginal),
         }
     }
 
-    /// The row that `svma` is in, if any, and whether it begins there. `None` where the table is damaged.
+    /// What holds at `svma`, and whether that is the last address of a function: where the call was that a
+    /// return pc belongs to, and whether nothing of its function follows.
     #[inline]
-    fn place(&self, svma: u64) -> Option<(Option<usize>, bool)> {
+    pub fn find_with_end(&self, svma: u64) -> Option<(TableRule, bool)> {
+        match self.place(svma) {
+            Some(place) => Some((self.rule_before(place.next)?, self.is_end(place))),
+            None => Some((TableRule::AskOriginal, false)),
+        }
+    }
+
+    /// The rows of the table, in ascending order: their addresses (svma), what holds there, and whether a
+    /// function ends with them. Ends where the table is damaged.
+    pub fn ranges(&self) -> TableRanges<'t> {
+        TableRanges { table: *self, next: Some(self.base) }
+    }
+
+    /// The place of `svma`; `None` outside of the table.
+    #[inline]
+    fn place(&self, svma: u64) -> Option<Place> {
         let behind = svma.wrapping_sub(self.base);
-        let page = usize::try_from(behind >> PAGE_SHIFT).unwrap_or(usize::MAX);
-        let (Some(after), Some(first)) = (self.pages.get(page.saturating_add(1)), self.pages.get(page))
-        else {
-            return Some((None, false));
-        };
+        let page = usize::try_from(behind >> PAGE_SHIFT).ok()?;
+        let [first, after] = self.pages.get(page..)?.first_chunk()?;
+        let (first, after) = (u32::from_le_bytes(*first), u32::from_le_bytes(*after));
         let [low, ..] = behind.to_le_bytes();
-        let first = usize::try_from(u32::from_le_bytes(*first)).ok()?;
-        let after = usize::try_from(u32::from_le_bytes(*after)).ok()?;
-        let in_page = self.addresses.get(first..after)?;
-        let up_to = in_page.partition_point(|address| *address <= low);
-        let begins = up_to.checked_sub(1).and_then(|last| in_page.get(last)) == Some(&low);
-        // Where none of this page's rows begins at or before it, the last row of a page before holds.
-        Some((first.wrapping_add(up_to).checked_sub(1), begins))
+        let mut next = first;
+        while next < after {
+            let begun = begun(self.four(next)?, low);
+            next = next.wrapping_add(begun);
+            if begun < 4 {
+                break;
+            }
+        }
+        Some(Place { next: next.min(after), after, page, low })
     }
 
-    /// Whether a row begins at `svma`, or it is outside.
+    /// Four slots, from this one on.
     #[inline]
-    pub(super) fn is_border(&self, svma: u64) -> bool {
-        !matches!(self.place(svma), Some((Some(_), false)))
+    fn four(&self, slot: u32) -> Option<u64> {
+        // Rules follow the slots, so that there always are eight bytes.
+        self.slots.get(byte_of(slot)..)?.first_chunk().copied().map(u64::from_le_bytes)
     }
 
+    /// The rule that the slot before this one names.
     #[inline]
-    fn rule_of(&self, row: usize) -> Option<TableRule> {
-        let number = match self.numbers {
-            Numbers::Bytes(bytes) => usize::from(*bytes.get(row)?),
-            Numbers::Words(words) => usize::from(u16::from_le_bytes(*words.get(row)?)),
+    fn rule_before(&self, next: u32) -> Option<TableRule> {
+        let number = match *self.slots.get(..byte_of(next))? {
+            [.., first] if first < number::WIDE => u16::from(first),
+            [.., second, _, first] => number::join(first, second),
+            // Before the first row.
+            [] => number::ASK_ORIGINAL,
+            _ => return None,
         };
-        Some(TableRule::from_bytes(*self.rules.get(number)?, *self.flags.get(number)?))
+        self.rules.get(usize::from(number)).map(TableRule::of_record)
     }
+
+    /// Whether the function that the place is in ends right behind it.
+    #[inline]
+    fn is_end(&self, place: Place) -> bool {
+        match self.slots.get(byte_of(place.next)..).and_then(<[u8]>::first_chunk) {
+            // What is not covered begins there.
+            Some([address, 0]) if *address == place.low.wrapping_add(1) => self.is_near(place),
+            _ => false,
+        }
+    }
+
+    /// Whether the next slot is in the page of the next address.
+    fn is_near(&self, place: Place) -> bool {
+        if place.low != u8::MAX {
+            return place.next < place.after;
+        }
+        let after = self.pages.get(place.page.saturating_add(2)).map(|page| u32::from_le_bytes(*page));
+        place.next == place.after && after.is_some_and(|after| place.next < after)
+    }
+
+    /// The first address above `svma` at which a row begins, or the table ends; `None` from there on.
+    fn border_above(&self, svma: u64) -> Option<u64> {
+        let mut place = self.place(svma)?;
+        let mut page_start = svma & !0xff;
+        loop {
+            if place.next < place.after {
+                let [low, ..] = self.four(place.next)?.to_le_bytes();
+                return Some(page_start | u64::from(low));
+            }
+            // Each turn is another page.
+            page_start = page_start.checked_add(1 << PAGE_SHIFT)?;
+            let page = place.page.saturating_add(1);
+            let Some(after) = self.pages.get(page.saturating_add(1)) else { return Some(page_start) };
+            place = Place { next: place.after, after: u32::from_le_bytes(*after), page, low: 0 };
+        }
+    }
+}
+
+/// Where a slot begins among the bytes of all.
+#[inline]
+fn byte_of(slot: u32) -> usize {
+    const SIZE: u64 = 2;
+    usize::try_from(u64::from(slot).wrapping_mul(SIZE)).unwrap_or(usize::MAX)
+}
+
+/// How many of four slots begin at `low` or before it, up to the first that does not.
+#[inline]
+fn begun(slots: u64, low: u8) -> u32 {
+    const LANES: u64 = 0x0001_0001_0001_0001;
+    let addresses = slots & 0x00ff_00ff_00ff_00ff;
+    // In each lane, bit 8 is left where the address is not above.
+    let difference = (u64::from(low) | 0x100).wrapping_mul(LANES).wrapping_sub(addresses);
+    (!difference & 0x0100_0100_0100_0100).trailing_zeros() / 16
 }
 
 impl fmt::Debug for Table<'_> {
@@ -260,8 +258,54 @@ impl fmt::Debug for Table<'_> {
         f.debug_struct("Table")
             .field("base", &self.base)
             .field("pages", &self.pages.len().saturating_sub(1))
-            .field("rows", &self.rows())
+            .field("slots", &self.count)
             .field("rules", &self.rules())
             .finish()
+    }
+}
+
+/// The rows of a table; see [`Table::ranges`].
+#[derive(Clone, Debug)]
+pub struct TableRanges<'t> {
+    table: Table<'t>,
+    next: Option<u64>,
+}
+
+impl Iterator for TableRanges<'_> {
+    /// Addresses (svma), what holds there, whether a function ends there.
+    type Item = (Range<u64>, TableRule, bool);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let start = self.next.take()?;
+        let end = self.table.border_above(start)?;
+        let (rule, ends) = self.table.find_with_end(end.wrapping_sub(1))?;
+        // In a damaged table, slots may be out of order.
+        self.next = Some(end).filter(|end| *end > start);
+        Some((start..end, rule, ends))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+mod tests {
+    use super::begun;
+
+    #[test]
+    fn four_slots_at_once() {
+        let bytes = [0u8, 1, 2, 0x7f, 0x80, 0x81, 0xfe, 0xff];
+        let all = bytes.into_iter().flat_map(|a| bytes.map(|b| [a, b]));
+        for [a, b] in all {
+            for c in bytes {
+                for d in bytes {
+                    for low in bytes {
+                        let slots = [a, 0xff, b, 0, c, 0x80, d, 1];
+                        let begin = [a, b, c, d];
+                        let expected = begin.iter().position(|address| *address > low).unwrap_or(4);
+                        let found = begun(u64::from_le_bytes(slots), low);
+                        assert_eq!(usize::try_from(found).unwrap(), expected, "{begin:?} {low}");
+                    }
+                }
+            }
+        }
     }
 }

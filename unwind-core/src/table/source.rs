@@ -1,12 +1,14 @@
 //! Walking with a table, and with the source that it was made of.
 
-use super::format::{Table, TableRule};
+use super::format::Table;
+use super::rule::{Holds, TableRule};
 use crate::memory::MemoryReader;
+use crate::plain::Plain;
 use crate::source::{
-    Broken, CodeAt, Evaluated, Found, FrameSource, LookupError, Query, Rule, SourceError, UnwindUserType,
-    UnwindUserTypes,
+    Broken, CodeAt, Evaluated, Found, FrameSource, LookupError, Query, Rule, SourceError, Trust,
+    UnwindUserType, UnwindUserTypes,
 };
-use crate::{Arch, CallerRegisters, Pc, RegisterFile};
+use crate::{Arch, CallerRegisters, RegisterFile};
 
 /// A compiled table as a [`FrameSource`], over the source that it was made of: what the table leaves to
 /// the original, and every register beside ip, sp and fp, comes from there. `original` may be `()` where
@@ -37,18 +39,28 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for TableSource<'_, S> {
             return self.original.lookup(arch, kind, query, memory);
         }
         let svma = arch.word_size().truncate(query.pc.lookup_address().wrapping_sub(query.bias));
-        let damaged = SourceError { broken: Broken::BadRow, offset: svma };
-        match self.table.find(svma).ok_or(damaged)? {
-            TableRule::Frame { frame, trust, is_last, is_block } => {
-                if is_block && !(query.pc.is_exact() && query.bias & 0x7f == 0) {
-                    return Ok(None);
-                }
-                let found = Found::new(Rule::Frame(frame), trust);
-                let is_at_end = is_last && !query.pc.is_exact() && self.ends_before(arch, query);
-                Ok(Some(found.at_end(is_at_end)))
-            }
-            TableRule::NotCovered | TableRule::AskOriginal => Ok(None),
+        let found = if query.pc.is_exact() {
+            self.table.find(svma).map(|rule| (rule, false))
+        } else {
+            self.table.find_with_end(svma)
+        };
+        let (rule, is_end) = found.ok_or(SourceError { broken: Broken::BadRow, offset: svma })?;
+        Ok(answer(rule, is_end, query))
+    }
+
+    #[inline]
+    fn peek(&self, arch: &A, kinds: UnwindUserTypes, query: &Query) -> Option<Plain> {
+        let kind = UnwindUserType::Table;
+        if !kinds.contains(kind) || !kinds.better_than(kind).is_empty() {
+            return None;
         }
+        let svma = arch.word_size().truncate(query.pc.lookup_address().wrapping_sub(query.bias));
+        let (rule, is_end) = if query.pc.is_exact() {
+            (self.table.find(svma)?, false)
+        } else {
+            self.table.find_with_end(svma)?
+        };
+        Plain::new(kind, &answer(rule, is_end, query)?)
     }
 
     fn evaluate(
@@ -63,13 +75,7 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for TableSource<'_, S> {
         if kind != UnwindUserType::Table {
             return self.original.evaluate(arch, kind, query, registers, memory, caller);
         }
-        for kind in self.original.types().iter() {
-            let evaluated = self.original.evaluate(arch, kind, query, registers, memory, caller)?;
-            if evaluated.is_some() {
-                return Ok(evaluated);
-            }
-        }
-        Ok(None)
+        evaluate(&self.original, arch, query, registers, memory, caller)
     }
 
     #[inline]
@@ -78,12 +84,36 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for TableSource<'_, S> {
     }
 }
 
-impl<S> TableSource<'_, S> {
-    /// Whether the row that a return pc was looked up in ends right before it.
-    #[inline]
-    fn ends_before<A: Arch>(&self, arch: &A, query: &Query) -> bool {
-        let Pc::Return(pc) = query.pc else { return false };
-        let svma = arch.word_size().truncate(pc.wrapping_sub(query.bias));
-        self.table.is_border(svma)
+/// What a rule of a table answers; `None` where the original has to be asked.
+#[inline]
+pub(super) fn answer(rule: TableRule, is_end: bool, query: &Query) -> Option<Found> {
+    let TableRule::Frame { frame, mut trust, holds } = rule else { return None };
+    let is_exact = query.pc.is_exact();
+    match holds {
+        Holds::Everywhere => {}
+        Holds::ForCalls if is_exact => trust = Trust::CallSite,
+        Holds::ForCalls => {}
+        Holds::AtExact if is_exact => {}
+        Holds::InBlocks if is_exact && query.bias & 0x7f == 0 => {}
+        Holds::AtExact | Holds::InBlocks => return None,
     }
+    Some(Found::new(Rule::Frame(frame), trust).at_end(is_end))
+}
+
+/// Evaluates a frame whose rule a table has, by the source that the table was made of.
+pub(super) fn evaluate<A: Arch>(
+    original: &impl FrameSource<A>,
+    arch: &A,
+    query: &Query,
+    registers: &dyn RegisterFile,
+    memory: &mut dyn MemoryReader,
+    caller: &mut dyn CallerRegisters,
+) -> Result<Option<Evaluated>, LookupError> {
+    for kind in original.types().iter() {
+        let evaluated = original.evaluate(arch, kind, query, registers, memory, caller)?;
+        if evaluated.is_some() {
+            return Ok(evaluated);
+        }
+    }
+    Ok(None)
 }

@@ -104,6 +104,28 @@ fn unescape(name: &[u8]) -> OsString {
     OsString::from_vec(plain)
 }
 
+/// A line as the fuzz target `maps` sees it.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedMapping {
+    pub range: Range<u64>,
+    pub executable: bool,
+    pub offset: u64,
+    pub name: Option<PathBuf>,
+}
+
+/// Every line of `/proc/PID/maps` that can be understood; for the fuzz target `maps`.
+#[doc(hidden)]
+pub fn mappings_of(maps: &[u8]) -> Vec<ListedMapping> {
+    let listed = |mapping: Mapping| ListedMapping {
+        range: mapping.range(),
+        executable: mapping.executable,
+        offset: mapping.offset,
+        name: mapping.name,
+    };
+    parse(maps).into_iter().map(listed).collect()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::as_conversions, clippy::indexing_slicing, reason = "tests")]
 mod tests {

@@ -54,6 +54,8 @@ mod watch;
 use nix::unistd::Pid;
 
 pub use error::{Access, ProcessError};
+#[doc(hidden)]
+pub use maps::{ListedMapping, mappings_of};
 pub use memory::ProcessMemory;
 pub use threads::{StoppedProcess, StoppedThread};
 pub use watch::{Crash, Ended, watch};

@@ -1,0 +1,162 @@
+//! What a table says at an address, and its bytes.
+
+use crate::{Trust, UnwindUserFrame};
+
+/// What a row of a table says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TableRule {
+    /// Nothing covers these addresses.
+    NotCovered,
+    /// The source that the table was made of has to be asked.
+    AskOriginal,
+    /// This rule.
+    Frame {
+        /// The rule.
+        frame: UnwindUserFrame,
+        /// How far it can be trusted.
+        trust: Trust,
+        /// At which pcs. At others, the original has to be asked.
+        holds: Holds,
+    },
+}
+
+/// At which pcs of its addresses a rule holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Holds {
+    /// At all.
+    Everywhere,
+    /// At exact pcs.
+    AtExact,
+    /// At exact pcs, where the load bias is a multiple of 128: code in blocks, such as procedure linkage
+    /// tables, whose rules depend on where in its block an address (avma) is.
+    InBlocks,
+    /// At all; but at exact ones it is only of [`Trust::CallSite`].
+    ForCalls,
+}
+
+impl TableRule {
+    /// A rule that holds everywhere.
+    pub const fn exact(frame: UnwindUserFrame) -> Self {
+        TableRule::Frame { frame, trust: Trust::Exact, holds: Holds::Everywhere }
+    }
+}
+
+/// Bytes of a rule: its frame, and its flags.
+pub(super) const RECORD: usize = 17;
+
+/// The flags of a rule: what it is, in the two lowest bits.
+const KIND: u8 = 3;
+const NOT_COVERED: u8 = 0;
+const ASK_ORIGINAL: u8 = 1;
+const FRAME: u8 = 2;
+/// How far a frame can be trusted, in the next two.
+const TRUST_SHIFT: u8 = 2;
+/// At which pcs, in the next two.
+const HOLDS_SHIFT: u8 = 4;
+
+impl TableRule {
+    #[inline]
+    pub(super) const fn to_bytes(self) -> ([u8; 16], u8) {
+        match self {
+            TableRule::NotCovered => ([0; 16], NOT_COVERED),
+            TableRule::AskOriginal => ([0; 16], ASK_ORIGINAL),
+            TableRule::Frame { frame, trust, holds } => {
+                (frame.to_bytes(), FRAME | trust.to_bits() << TRUST_SHIFT | holds.to_bits() << HOLDS_SHIFT)
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) const fn from_bytes(frame: [u8; 16], flags: u8) -> Self {
+        match flags & KIND {
+            FRAME => TableRule::Frame {
+                frame: UnwindUserFrame::from_bytes(frame),
+                trust: Trust::from_bits(flags >> TRUST_SHIFT),
+                holds: Holds::from_bits(flags >> HOLDS_SHIFT),
+            },
+            NOT_COVERED => TableRule::NotCovered,
+            _ => TableRule::AskOriginal,
+        }
+    }
+
+    #[inline]
+    pub(super) const fn of_record(record: &[u8; RECORD]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, flags] = *record;
+        Self::from_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p], flags)
+    }
+}
+
+impl Holds {
+    #[inline]
+    const fn to_bits(self) -> u8 {
+        match self {
+            Holds::Everywhere => 0,
+            Holds::AtExact => 1,
+            Holds::InBlocks => 2,
+            Holds::ForCalls => 3,
+        }
+    }
+
+    #[inline]
+    const fn from_bits(bits: u8) -> Self {
+        match bits & 3 {
+            0 => Holds::Everywhere,
+            1 => Holds::AtExact,
+            2 => Holds::InBlocks,
+            _ => Holds::ForCalls,
+        }
+    }
+}
+
+/// Which rule a slot names, by a number: those of the frequent rules are a byte of its slot, the others
+/// take another slot before it.
+pub(super) mod number {
+    /// The numbers of the rules that are not frames.
+    pub(in crate::table) const NOT_COVERED: u16 = 0;
+    pub(in crate::table) const ASK_ORIGINAL: u16 = 1;
+
+    /// From this byte on, a number has a second byte, in the slot before.
+    pub(in crate::table) const WIDE: u8 = 224;
+    /// That second byte is not 0: it is never taken for [`NOT_COVERED`].
+    const SECONDS: u16 = 255;
+    /// How many numbers there are.
+    pub(in crate::table) const COUNT: u16 = 224 + 32 * SECONDS;
+
+    /// The two bytes of a number; the second is 0 where one is enough.
+    #[inline]
+    pub(in crate::table) fn split(number: u16) -> [u8; 2] {
+        match number.checked_sub(u16::from(WIDE)) {
+            None => {
+                let [low, ..] = number.to_le_bytes();
+                [low, 0]
+            }
+            Some(wide) => {
+                let [first, ..] = (wide / SECONDS).to_le_bytes();
+                let [second, ..] = (wide % SECONDS).wrapping_add(1).to_le_bytes();
+                [first.saturating_add(WIDE), second]
+            }
+        }
+    }
+
+    /// The number with these two bytes, of which the first is at least [`WIDE`].
+    #[inline]
+    pub(in crate::table) fn join(first: u8, second: u8) -> u16 {
+        let block = u16::from(first.wrapping_sub(WIDE)).wrapping_mul(SECONDS);
+        block.wrapping_add(u16::from(second.wrapping_sub(1))).wrapping_add(u16::from(WIDE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number::{COUNT, WIDE, join, split};
+
+    #[test]
+    fn numbers_come_back() {
+        for number in 0..COUNT {
+            match split(number) {
+                [first, 0] => assert!(first < WIDE && u16::from(first) == number),
+                [first, second] => assert_eq!((join(first, second), first >= WIDE), (number, true)),
+            }
+        }
+    }
+}
