@@ -5,6 +5,7 @@ pub mod capture;
 pub mod captured;
 pub mod ehabi;
 pub mod fuzzing;
+pub mod hazard;
 pub mod oracle;
 pub mod reference;
 pub mod sframe;
