@@ -189,6 +189,7 @@ fn check(group: usize) {
         let report = subject().check::<{ Registers::COUNT }>(&run, &loaded);
         say(&describe(&run, &report));
         assert_eq!(report.samples, run.samples.len() as u64);
+        report.sources.assert_same(&run.program);
         assert!(report.counts.iter().all(|counts| counts.adds_up() && counts.walks == report.samples));
         samples += report.samples;
         wrong += report.failures.values().map(|(count, _)| count).sum::<u64>();
@@ -223,6 +224,7 @@ fn describe(run: &Run, report: &Report) -> String {
     let recovered = report.counts[Mode::Tracking as usize].recovered;
     let _ =
         writeln!(text, "    registers recovered: {} right, {} unknown", recovered.right, recovered.unknown);
+    text += &report.sources.to_string();
     for (name, count) in &report.listed {
         let _ = writeln!(text, "    listed: {name}: {count} walks");
     }

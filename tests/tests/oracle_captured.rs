@@ -14,6 +14,7 @@ use unwind_arch::AnyArch;
 use unwind_core::{Arch, Register};
 use unwind_tests::captured::{Kind, Library, Listed, Loaded, PC_ALONE, Report, Run, Subject};
 use unwind_tests::oracle::judge::{Fault, Judge, Mode};
+use unwind_tests::oracle::sources::{CONFIGURATIONS, Configuration, Replacing, SourceCounts};
 
 const LISTED: &[Listed] = &[
     Listed {
@@ -266,10 +267,51 @@ fn arm() {
     check(&ARM);
 }
 
+/// An oracle that cannot find a stale answer finds none: here a cache is not told that modules were replaced.
+#[test]
+fn stale_answers_are_noticed() {
+    let (arch, folder) = (RISCV64.arch(), fixtures().join(RISCV64.folder));
+    let run = runs_in(&folder).remove(0);
+    let preserved: Vec<_> = run.preserved.iter().map(|number| Register(*number)).collect();
+    let loaded = Loaded::new(&mut Library::new(arch, &folder), &run).expect("its modules are there");
+    let subject = RISCV64.subject(arch, &preserved);
+    for (replacing, is_stale) in [(Replacing::Told, false), (Replacing::Untold, true)] {
+        let report = subject.check_replacing::<80>(&run, &loaded, replacing);
+        for (configuration, counts) in CONFIGURATIONS.iter().zip(&report.sources.counts) {
+            let is_stale = is_stale && *configuration == Configuration::Replaced;
+            let SourceCounts { walks, different, .. } = counts;
+            say(&format!(
+                "{replacing:?}: {configuration:?}: {different} of {walks} walks and lookups differ\n"
+            ));
+            assert_eq!(*different > walks / 10, is_stale, "{replacing:?}: {configuration:?}");
+            assert!(is_stale || *different == 0, "{replacing:?}: {configuration:?}: {different}");
+        }
+    }
+}
+
+impl Machine {
+    fn arch(&self) -> AnyArch {
+        let arch = AnyArch::from_elf(self.e_machine, self.ei_class, self.ei_data);
+        arch.expect("an architecture that there is")
+    }
+
+    fn subject<'s>(&self, arch: AnyArch, preserved: &'s [Register]) -> Subject<'s, AnyArch> {
+        Subject {
+            arch,
+            judge: Judge { fp: arch.fp(), preserved, all: &ALL[..self.general] },
+            pc: self.pc,
+            red_zone: self.red_zone,
+            trampoline: self.trampoline,
+            listed: LISTED,
+            tables: self.kind,
+            entry: None,
+        }
+    }
+}
+
 /// Replays the runs of an architecture.
 fn check(machine: &Machine) {
-    let arch = AnyArch::from_elf(machine.e_machine, machine.ei_class, machine.ei_data);
-    let arch = arch.expect("an architecture that there is");
+    let arch = machine.arch();
     let folder = fixtures().join(machine.folder);
     let mut library = Library::new(arch, &folder);
     let (mut samples, mut wrong, mut whole) = (0, 0, 0);
@@ -279,19 +321,11 @@ fn check(machine: &Machine) {
         let forgotten = preserved.iter().find(|register| !arch.is_callee_saved(**register));
         assert_eq!(forgotten, None, "{} does not preserve it", arch.name());
         let loaded = Loaded::new(&mut library, &run).expect("its modules are there");
-        let subject = Subject {
-            arch,
-            judge: Judge { fp: arch.fp(), preserved: &preserved, all: &ALL[..machine.general] },
-            pc: machine.pc,
-            red_zone: machine.red_zone,
-            trampoline: machine.trampoline,
-            listed: LISTED,
-            tables: machine.kind,
-            entry: None,
-        };
+        let subject = machine.subject(arch, &preserved);
         let report = subject.check::<80>(&run, &loaded);
         say(&describe(machine, &run, &report));
         assert_eq!(report.samples, run.samples.len() as u64);
+        report.sources.assert_same(&run.program);
         assert!(report.counts.iter().all(|counts| counts.adds_up() && counts.walks == report.samples));
         samples += report.samples;
         whole += report.whole[Mode::Tracking as usize];
@@ -322,6 +356,7 @@ fn describe(machine: &Machine, run: &Run, report: &Report) -> String {
     let _ = writeln!(text, "    whole chains: {:?}", report.whole);
     let _ =
         writeln!(text, "    registers recovered: {} right, {} unknown", recovered.right, recovered.unknown);
+    text += &report.sources.to_string();
     for (name, count) in &report.listed {
         let _ = writeln!(text, "    listed: {name}: {count} walks");
     }

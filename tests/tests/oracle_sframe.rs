@@ -146,6 +146,7 @@ fn check<A: Arch>(mut subject: Subject<'static, A>, folder: &str) {
         let report = subject.check::<32>(&run, &loaded);
         say(&describe(folder, &run, &report));
         assert_eq!(report.samples, run.samples.len() as u64);
+        report.sources.assert_same(&run.program);
         samples += report.samples;
         wrong += report.failures.values().map(|(count, _)| count).sum::<u64>();
         expect(folder, name, &report);
@@ -194,6 +195,7 @@ fn describe(folder: &str, run: &Run, report: &Report) -> String {
     for (mode, counts) in ["tracking", "plain"].iter().zip(&report.counts) {
         let _ = writeln!(text, "    {mode:<8} {counts}");
     }
+    text += &report.sources.to_string();
     for (name, count) in &report.listed {
         let _ = writeln!(text, "    listed: {name}: {count} walks");
     }

@@ -404,6 +404,7 @@ impl Shop {
         assert!(tracking.walks > 100, "{name}: hardly any walks");
         let right = (tracking.exact + tracking.marked_right) * 100 / tracking.walks;
         assert!(right >= plan.right, "{name}: only {right} % of the walks are right to the end");
+        report.tally.sources.assert_same(name);
         assert_eq!(tracking.recovered.unknown, 0, "{name}: preserved registers are lost");
         assert!(plan.inject.is_none() || report.injected > 20, "{name}: hardly any signals");
         let ended = match report.ended {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use unwind_core::{
-    Arch, Cut, End, FrameSource, MemoryError, Module, ModuleMap, Options, Pc, Register, RegisterFile,
-    RegisterSet, StepError, UnwindError, UnwindUserType, UnwindUserTypes, Unwinder,
+    Arch, Cut, End, MemoryError, Module, ModuleMap, Options, Pc, Register, RegisterFile, RegisterSet,
+    StepError, UnwindError, UnwindUserType, UnwindUserTypes, Unwinder,
 };
 
 use super::call_sites;
@@ -15,6 +15,7 @@ use super::run::{Function, Run};
 use super::tables::{Kind, Loaded};
 use crate::oracle::cfi;
 use crate::oracle::judge::{Fault, Judge, Mode, Recovered, Verdict, Walk};
+use crate::oracle::sources::{Compilable, Replacing, Sources, Stop};
 use crate::oracle::truth::TrueFrame;
 
 /// An architecture whose runs are checked.
@@ -54,18 +55,29 @@ type Truth<'r> = Vec<TrueFrame<CapturedRegisters<'r>>>;
 impl<A: Arch> Subject<'_, A> {
     /// Checks every sample of `run`. `N` registers are tracked.
     pub fn check<const N: usize>(&self, run: &Run, loaded: &Loaded) -> Report {
+        self.check_replacing::<N>(run, loaded, Replacing::Told)
+    }
+
+    /// The same; for a test of the oracle itself a cache may not be told that modules were replaced.
+    pub fn check_replacing<const N: usize>(
+        &self,
+        run: &Run,
+        loaded: &Loaded,
+        replacing: Replacing,
+    ) -> Report {
         match self.tables {
-            Kind::Dwarf => self.check_with::<N, _>(run, loaded, &loaded.map),
-            Kind::SFrame => self.check_with::<N, _>(run, loaded, &loaded.sframe),
-            Kind::Ehabi => self.check_with::<N, _>(run, loaded, &loaded.ehabi),
+            Kind::Dwarf => self.check_with::<N, _>(run, loaded, &loaded.map, replacing),
+            Kind::SFrame => self.check_with::<N, _>(run, loaded, &loaded.sframe, replacing),
+            Kind::Ehabi => self.check_with::<N, _>(run, loaded, &loaded.ehabi, replacing),
         }
     }
 
-    fn check_with<const N: usize, S: FrameSource<A>>(
+    fn check_with<const N: usize, S: Compilable<A>>(
         &self,
         run: &Run,
         loaded: &Loaded,
         modules: &[Module<S>],
+        replacing: Replacing,
     ) -> Report {
         let map = ModuleMap::new(&self.arch, modules).expect("captured modules do not overlap");
         let trampolines = trampolines(run);
@@ -80,12 +92,14 @@ impl<A: Arch> Subject<'_, A> {
         let mut replay = Replay::new(run, self.pc, self.arch.sp().0, self.red_zone);
         let mut report = Report::default();
         let mut places = BTreeSet::new();
+        let mut sources = Sources::new(&self.arch, modules, replacing);
         while let Some(moment) = replay.next() {
             report.samples += 1;
             places.insert(moment.registers.pc());
             let most = moment.chain.len() + 64;
             let checked = Checked { subject: self, run, loaded, trampolines: &trampolines, moment: &moment };
             checked.count_uncovered(&mut report);
+            let mut tracking = None;
             for mode in modes {
                 let (registers, memory) = (&moment.registers, &mut replay.memory);
                 let begun = "registers have pc and sp";
@@ -105,6 +119,15 @@ impl<A: Arch> Subject<'_, A> {
                     *report.strays.entry(checked.function(moment.registers.pc())).or_insert(0) += 1;
                 }
                 checked.judge(*mode, &found, &replay, &mut report);
+                match (mode, &tracking) {
+                    (Mode::Tracking, _) => tracking = Some(found),
+                    (Mode::Plain, Some(tracking)) => {
+                        let options = with_tables.options();
+                        let stop = Stop { arch: self.arch, options, registers, plain: &found, tracking };
+                        sources.check::<N, _>(&stop, &mut replay.memory, &mut report.sources);
+                    }
+                    _ => {}
+                }
             }
         }
         report.places = places.len();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use unwind_core::Pc;
 
 use crate::oracle::judge::Fault;
+use crate::oracle::sources::SourcesTally;
 use crate::oracle::tally::Counts;
 
 /// Where a walk went astray: the frame whose rule did it.
@@ -64,6 +65,8 @@ pub struct Report {
     pub gaps: u64,
     /// Where walks lacked a register that the table needs: their kind, the function, and how often.
     pub lacking: BTreeMap<String, u64>,
+    /// The same walks by other ways.
+    pub sources: SourcesTally,
     /// Wrong walks that nothing explains: by what they have in common, how many, and the first.
     pub failures: BTreeMap<String, (u64, String)>,
 }

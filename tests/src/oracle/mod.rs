@@ -10,6 +10,7 @@ pub mod cfi;
 pub mod judge;
 pub mod modules;
 pub mod programs;
+pub mod sources;
 pub mod tally;
 pub mod truth;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

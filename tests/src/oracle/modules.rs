@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SegmentFlags};
@@ -145,6 +146,8 @@ pub struct Modules {
     pub mapped: Vec<Mapped>,
     /// The same, for a walk.
     pub map: Vec<Module<DwarfSource<'static>>>,
+    /// Which reading of the list this is: no other has the number.
+    pub id: u64,
 }
 
 impl Modules {
@@ -189,7 +192,8 @@ impl Modules {
             source: DwarfSource::new(tables(mapped.image)),
         };
         let map = mapped.iter().map(module).collect();
-        Ok(Modules { mapped, map })
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Ok(Modules { mapped, map, id: NEXT.fetch_add(1, Ordering::Relaxed) })
     }
 
     /// The mapping at `address` (avma).

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::oracle::judge::{Mode, Recovered, Verdict};
+use crate::oracle::sources::SourcesTally;
 
 /// The verdicts on one kind of walk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +75,7 @@ impl fmt::Display for Counts {
 }
 
 /// The counts of one program.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// Instructions stepped.
     pub instructions: u64,
@@ -86,6 +87,8 @@ pub struct Tally {
     pub places: u64,
     /// Verdicts by kind of walk.
     pub counts: [Counts; 3],
+    /// The same walks by other ways.
+    pub sources: SourcesTally,
     /// Instructions at which walks were made, by the module that they are in.
     pub modules: BTreeMap<String, u64>,
     /// How often which listed exception was met.
@@ -111,6 +114,7 @@ impl fmt::Display for Tally {
                 writeln!(f, "    {name:<11} {counts}")?;
             }
         }
+        write!(f, "{}", self.sources)?;
         let modules: Vec<_> = self.modules.iter().map(|(name, walked)| format!("{name} {walked}")).collect();
         writeln!(f, "    at instructions of: {}", modules.join(", "))?;
         let Recovered { right, unknown } = self.counts[Mode::Tracking as usize].recovered;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use unwind_arch_x86_64::{RBP, RSP, X86_64};
+use unwind_core::dwarf::DwarfSource;
 use unwind_core::{
     Cut, End, MemoryError, ModuleMap, Options, Pc, Register, RegisterFile, RegisterSet, StepError,
     UnwindError, UnwindUserType, Unwinder,
@@ -16,6 +17,7 @@ use super::tracee::Memory;
 use crate::oracle::cfi;
 use crate::oracle::judge::{Fault, Judge, Mode, Verdict, Walk};
 use crate::oracle::modules::{Mapped, Modules};
+use crate::oracle::sources::{Replacing, Sources, Stop};
 use crate::oracle::tally::Tally;
 use crate::oracle::truth::{EntryId, Settled, TrueFrame};
 
@@ -29,6 +31,8 @@ pub(super) struct Walks {
     pub(super) failures: Vec<Failure>,
     pub(super) doubts: Vec<String>,
     conventions: bool,
+    /// For the modules with this number.
+    sources: Option<(u64, Sources<X86_64, DwarfSource<'static>>)>,
     /// Walks that disagree with the chain as it is; a transfer that is under way may explain them.
     doubtful: Vec<Doubtful>,
 }
@@ -66,6 +70,7 @@ impl Walks {
             failures: Vec::new(),
             doubts: Vec::new(),
             conventions,
+            sources: None,
             doubtful: Vec::new(),
         }
     }
@@ -92,17 +97,35 @@ impl Walks {
         *self.tally.modules.entry(module.to_owned()).or_insert(0) += 1;
         // A walk that describes a transfer may be longer than the chain as it is.
         let most = truth.len() + 64;
-        for mode in [Mode::Tracking, Mode::Plain, Mode::Conventions] {
-            if mode == Mode::Conventions && !self.conventions {
-                continue;
-            }
-            let Some(walk) = self.make(stepper, mode, most) else { continue };
+        let modes: &[Mode] = if self.conventions {
+            &[Mode::Tracking, Mode::Plain, Mode::Conventions]
+        } else {
+            &[Mode::Tracking, Mode::Plain]
+        };
+        let walks: Vec<_> =
+            modes.iter().map_while(|mode| Some((*mode, self.make(stepper, *mode, most)?))).collect();
+        if let [(_, tracking), (_, plain), ..] = &*walks {
+            self.by_other_ways(stepper, plain, tracking);
+        }
+        for (mode, walk) in walks {
             let (verdict, recovered) = JUDGE.compare(mode, &walk, &truth, |pc| stepper.modules.has_cfi(pc));
             self.tally.of(mode).add(&verdict, recovered, truth.len());
             if let Verdict::Wrong(fault) = verdict {
                 self.doubtful.push(doubt(stepper, mode, walk, truth.clone(), fault));
             }
         }
+    }
+
+    /// Walks by compiled tables and caches, too.
+    fn by_other_ways(&mut self, stepper: &Stepper<'_>, plain: &Walk<Known>, tracking: &Walk<Known>) {
+        let id = stepper.modules.id;
+        if self.sources.as_ref().is_none_or(|(known, _)| *known != id) {
+            self.sources = Some((id, Sources::new(&X86_64, &stepper.modules.map, Replacing::Told)));
+        }
+        let Some((_, sources)) = &mut self.sources else { return };
+        let (options, registers) = (&Options::default(), &stepper.registers);
+        let stop = Stop { arch: X86_64, options, registers, plain, tracking };
+        sources.check::<COUNT, _>(&stop, Memory(&stepper.tracee), &mut self.tally.sources);
     }
 
     /// Makes one walk.
