@@ -109,3 +109,53 @@ fn table_over_its_seeds() {
 fn table_over_random_bytes() {
     (0..2000).for_each(|number| fuzzing::table(&random(number)));
 }
+
+#[test]
+fn core_over_its_seeds() {
+    assert!(seeds("core", fuzzing::core) >= 10);
+}
+
+#[test]
+fn core_over_random_bytes() {
+    (0..2000).for_each(|number| fuzzing::core(&random(number)));
+}
+
+#[test]
+fn eh_frame_hdr_over_its_seeds() {
+    assert!(seeds("eh_frame_hdr", fuzzing::eh_frame_hdr) >= 10);
+}
+
+#[test]
+fn eh_frame_hdr_over_random_bytes() {
+    (0..2000).for_each(|number| fuzzing::eh_frame_hdr(&random(number)));
+}
+
+#[test]
+fn expression_over_its_seeds() {
+    assert!(seeds("expression", fuzzing::expression) >= 10);
+}
+
+#[test]
+fn expression_over_random_bytes() {
+    (0..2000).for_each(|number| fuzzing::expression(&random(number)));
+}
+
+#[test]
+fn maps_over_its_seeds() {
+    assert!(seeds("maps", fuzzing::maps) >= 10);
+}
+
+#[test]
+fn maps_over_random_bytes() {
+    (0..2000).for_each(|number| fuzzing::maps(&random(number)));
+}
+
+#[test]
+fn memory_over_its_seeds() {
+    assert!(seeds("memory", fuzzing::memory) >= 10);
+}
+
+#[test]
+fn memory_over_random_bytes() {
+    (0..2000).for_each(|number| fuzzing::memory(&random(number)));
+}

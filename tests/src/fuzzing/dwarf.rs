@@ -75,15 +75,7 @@ fn words(data: &[u8]) -> impl Iterator<Item = u64> {
 
 fn module(arch: AnyArch, mut chain: ChainSpec, spec: ModuleSpec, damage: &[(u8, u16, u8)]) {
     chain.frames.truncate(6);
-    for frame in &mut chain.frames {
-        // What DWARF can say.
-        frame.kind = TableKind::Dwarf;
-        frame.better_is_broken = false;
-        frame.shape &= !0x8000;
-        if frame.role == Role::BoundedCall {
-            frame.role = Role::Call;
-        }
-    }
+    as_dwarf(&mut chain);
     let mut stack = lay_out(arch, &chain);
     let mut module = describe(&stack, &spec);
     for (section, at, value) in damage {
@@ -116,8 +108,20 @@ fn module(arch: AnyArch, mut chain: ChainSpec, spec: ModuleSpec, damage: &[(u8, 
     }
 }
 
+/// Makes all frames what DWARF can say.
+pub(super) fn as_dwarf(chain: &mut ChainSpec) {
+    for frame in &mut chain.frames {
+        frame.kind = TableKind::Dwarf;
+        frame.better_is_broken = false;
+        frame.shape &= !0x8000;
+        if frame.role == Role::BoundedCall {
+            frame.role = Role::Call;
+        }
+    }
+}
+
 /// Looks pcs up in every way and compares what they come to.
-fn check(arch: AnyArch, sections: DwarfSections<'_>, bias: u64, pcs: &[u64]) {
+pub(super) fn check(arch: AnyArch, sections: DwarfSections<'_>, bias: u64, pcs: &[u64]) {
     let _ = DwarfSource::new(sections).verify_hdr(&arch);
     let mut eh_room = Vec::new();
     let mut debug_room = Vec::new();

@@ -255,7 +255,7 @@ fn both(arch: &AnyArch, rules: &Rules, options: &Options, registers: &Registers,
 }
 
 /// A walk, plain and with all registers tracked, whose reads are counted.
-fn bounded<S: FrameSource<AnyArch>, M: MemoryReader + Clone>(
+pub(super) fn bounded<S: FrameSource<AnyArch>, M: MemoryReader + Clone>(
     arch: &AnyArch,
     source: &S,
     options: &Options,
