@@ -250,6 +250,24 @@ impl UnwindUserFrame {
         Self::from_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
     }
 
+    /// The offsets of a [`Plain`](crate::Plain) rule, from the lowest bits on: that of the CFA, 32 bits, which is
+    /// positive, those of the return address and of the frame pointer, 16 bits each; whether the CFA is based on
+    /// the frame pointer, and whether that is saved. `None` where the rule is not plain.
+    #[inline]
+    pub(crate) fn plain_parts(&self) -> Option<(u64, bool, bool)> {
+        const SAVES_FP: u8 = 1 << FP_SHIFT;
+        if self.tags & !(SAVES_FP | SP_IS_BOUND) != 0 || self.cfa_base < BASE_FP {
+            return None;
+        }
+        let saves_fp = self.tags & SAVES_FP != 0;
+        let fp_off = if saves_fp { self.fp_off } else { 0 };
+        let (ra_off, fp_off) = (i16::try_from(self.ra_off).ok()?, i16::try_from(fp_off).ok()?);
+        let offsets = u64::from(self.cfa_off.cast_unsigned())
+            | u64::from(ra_off.cast_unsigned()).wrapping_shl(32)
+            | u64::from(fp_off.cast_unsigned()).wrapping_shl(48);
+        (self.cfa_off > 0).then_some((offsets, self.cfa_base == BASE_FP, saves_fp))
+    }
+
     /// The same rule for a signal or trap frame.
     pub const fn signal(mut self) -> Self {
         self.tags |= SIGNAL;

@@ -4,7 +4,7 @@ use core::fmt;
 use core::num::NonZeroU32;
 
 use crate::source::{Found, Rule, Trust, UnwindUserType};
-use crate::{Base, CfaRule, FpRule, FrameKind, Pc, RaRule, UnwindUserFrame};
+use crate::{Pc, UnwindUserFrame};
 
 /// A rule of the commonest shape, with what a walk has to know beside it. Two words, so that it stays in
 /// registers.
@@ -48,26 +48,12 @@ impl Plain {
     /// The same, whether or not the CFA is just a bound of the caller's sp.
     #[inline]
     pub(crate) fn of_chain(kind: UnwindUserType, frame: UnwindUserFrame, trust: Trust) -> Option<Self> {
-        let (use_fp, cfa_off) = match frame.cfa() {
-            CfaRule::Offset { base: Base::Sp, offset } => (false, offset),
-            CfaRule::Offset { base: Base::Fp, offset } => (true, offset),
-            _ => return None,
-        };
-        let (saves_fp, fp_off) = match frame.fp() {
-            FpRule::Unchanged => (false, 0),
-            FpRule::AtCfa(offset) => (true, offset),
-            _ => return None,
-        };
-        let (RaRule::AtCfa(ra_off), FrameKind::Call) = (frame.ra(), frame.kind()) else { return None };
-        let ([r0, r1], [f0, f1]) =
-            (i16::try_from(ra_off).ok()?.to_le_bytes(), i16::try_from(fp_off).ok()?.to_le_bytes());
-        let [c0, c1, c2, c3] = cfa_off.to_le_bytes();
-        let offsets = u64::from_le_bytes([c0, c1, c2, c3, r0, r1, f0, f1]);
+        let (offsets, use_fp, saves_fp) = frame.plain_parts()?;
         let origin = kind.number().wrapping_shl(ORIGIN_SHIFT)
             | u32::from(trust.to_bits()).wrapping_shl(TRUST_SHIFT);
         let use_fp = if use_fp { USE_FP } else { 0 };
         let saves_fp = if saves_fp { SAVES_FP } else { 0 };
-        if cfa_off > 0 { Self::from_words(offsets, origin | use_fp | saves_fp | SET) } else { None }
+        Self::from_words(offsets, origin | use_fp | saves_fp | SET)
     }
 
     /// Of what a cache remembers: the offsets, and the rest, among other bits. `None` where [`SET`] is not

@@ -115,7 +115,8 @@ where
 /// it: how most walks end.
 #[inline]
 fn is_outermost(found: &Found, pc: Pc) -> bool {
-    matches!(found.rule, Rule::Frame(frame) if matches!(frame.ra(), RaRule::Undefined))
+    let Rule::Frame(frame) = found.rule else { return false };
+    matches!((frame.ra(), frame.kind()), (RaRule::Undefined, FrameKind::Call))
         && !found.is_at_end
         && !(found.trust == Trust::CallSite && pc.is_exact())
 }

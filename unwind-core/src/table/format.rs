@@ -4,6 +4,7 @@ use core::fmt;
 use core::ops::Range;
 
 use super::rule::{RECORD, TableRule, number};
+use crate::{Trust, UnwindUserFrame};
 
 /// Why bytes are no table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +155,14 @@ impl<'t> Table<'t> {
         }
     }
 
+    /// What holds at `svma` without more ado; at a return pc, where its function does not end right behind it.
+    #[inline]
+    pub(super) fn plain(&self, svma: u64, is_exact: bool) -> Option<(UnwindUserFrame, Trust)> {
+        let place = self.place(svma)?;
+        let found = TableRule::plain_of_record(self.record_before(place.next)?, is_exact)?;
+        if !is_exact && self.is_end(place) { None } else { Some(found) }
+    }
+
     /// The rows of the table, in ascending order: their addresses (svma), what holds there, and whether a
     /// function ends with them. Ends where the table is damaged.
     pub fn ranges(&self) -> TableRanges<'t> {
@@ -186,9 +195,14 @@ impl<'t> Table<'t> {
         self.slots.get(byte_of(slot)..)?.first_chunk().copied().map(u64::from_le_bytes)
     }
 
-    /// The rule that the slot before this one names.
     #[inline]
     fn rule_before(&self, next: u32) -> Option<TableRule> {
+        self.record_before(next).map(TableRule::of_record)
+    }
+
+    /// The rule that the slot before this one names.
+    #[inline]
+    fn record_before(&self, next: u32) -> Option<&'t [u8; RECORD]> {
         let number = match *self.slots.get(..byte_of(next))? {
             [.., first] if first < number::WIDE => u16::from(first),
             [.., second, _, first] => number::join(first, second),
@@ -196,7 +210,7 @@ impl<'t> Table<'t> {
             [] => number::ASK_ORIGINAL,
             _ => return None,
         };
-        self.rules.get(usize::from(number)).map(TableRule::of_record)
+        self.rules.get(usize::from(number))
     }
 
     /// Whether the function that the place is in ends right behind it.

@@ -79,6 +79,24 @@ impl TableRule {
         }
     }
 
+    /// The rule of a record that holds at this kind of pc without more ado.
+    #[inline]
+    pub(super) const fn plain_of_record(
+        record: &[u8; RECORD],
+        is_exact: bool,
+    ) -> Option<(UnwindUserFrame, Trust)> {
+        const EVERYWHERE: u8 = FRAME | Holds::Everywhere.to_bits() << HOLDS_SHIFT;
+        const FOR_CALLS: u8 = FRAME | Holds::ForCalls.to_bits() << HOLDS_SHIFT;
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, flags] = *record;
+        let holds = flags & (KIND | 3 << HOLDS_SHIFT);
+        if holds == EVERYWHERE || holds == FOR_CALLS && !is_exact {
+            let frame = UnwindUserFrame::from_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]);
+            Some((frame, Trust::from_bits(flags >> TRUST_SHIFT)))
+        } else {
+            None
+        }
+    }
+
     #[inline]
     pub(super) const fn of_record(record: &[u8; RECORD]) -> Self {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, flags] = *record;

@@ -55,12 +55,8 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for TableSource<'_, S> {
             return None;
         }
         let svma = arch.word_size().truncate(query.pc.lookup_address().wrapping_sub(query.bias));
-        let (rule, is_end) = if query.pc.is_exact() {
-            (self.table.find(svma)?, false)
-        } else {
-            self.table.find_with_end(svma)?
-        };
-        Plain::new(kind, &answer(rule, is_end, query)?)
+        let (frame, trust) = self.table.plain(svma, query.pc.is_exact())?;
+        Plain::of(kind, frame, trust)
     }
 
     fn evaluate(
