@@ -49,8 +49,8 @@ impl Plain {
     #[inline]
     pub(crate) fn of_chain(kind: UnwindUserType, frame: UnwindUserFrame, trust: Trust) -> Option<Self> {
         let (offsets, use_fp, saves_fp) = frame.plain_parts()?;
-        let origin = kind.number().wrapping_shl(ORIGIN_SHIFT)
-            | u32::from(trust.to_bits()).wrapping_shl(TRUST_SHIFT);
+        let origin =
+            kind.number().wrapping_shl(ORIGIN_SHIFT) | u32::from(trust.to_bits()).wrapping_shl(TRUST_SHIFT);
         let use_fp = if use_fp { USE_FP } else { 0 };
         let saves_fp = if saves_fp { SAVES_FP } else { 0 };
         Self::from_words(offsets, origin | use_fp | saves_fp | SET)
@@ -135,4 +135,3 @@ impl fmt::Debug for Plain {
             .finish()
     }
 }
-

@@ -235,10 +235,9 @@ impl Entry {
     fn of(options: &Options) -> Self {
         match &options.entry_function {
             // A return pc is looked up one byte before it.
-            Some(entry) => Entry {
-                first: entry.start.wrapping_add(1),
-                length: entry.end.saturating_sub(entry.start),
-            },
+            Some(entry) => {
+                Entry { first: entry.start.wrapping_add(1), length: entry.end.saturating_sub(entry.start) }
+            }
             None => Entry { first: 0, length: 0 },
         }
     }
@@ -332,13 +331,7 @@ where
 
 /// The rule at a pc, if it is plain.
 #[inline(never)]
-fn ask<A, S, M>(
-    arch: &A,
-    source: &S,
-    tables: UnwindUserTypes,
-    pc: Pc,
-    memory: &mut M,
-) -> Option<Plain>
+fn ask<A, S, M>(arch: &A, source: &S, tables: UnwindUserTypes, pc: Pc, memory: &mut M) -> Option<Plain>
 where
     A: Arch,
     S: FrameSource<A>,

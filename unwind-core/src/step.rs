@@ -43,7 +43,8 @@ where
         return Err(End::Truncated(Cut::FrameLimit));
     }
     // What all tables together say; where that is an error, they are asked one by one below.
-    let known = source.lookup_best(arch, plain_step::tables(source, options), &Query::new(state.pc), memory).ok();
+    let known =
+        source.lookup_best(arch, plain_step::tables(source, options), &Query::new(state.pc), memory).ok();
     if let Some(Some((kind, found))) = &known {
         if !R::TRACKS && is_outermost(found, state.pc) {
             return Err(End::Complete(Mark::UndefinedReturnAddress));
@@ -190,7 +191,8 @@ where
     M: MemoryReader,
     R: RegisterSet,
 {
-    let found = if let Some(Some((_, found))) = known.filter(|known| known.is_some_and(|best| best.0 == kind)) {
+    let found = if let Some(Some((_, found))) = known.filter(|known| known.is_some_and(|best| best.0 == kind))
+    {
         Some(*found)
     } else if source.types().contains(kind) {
         match source.lookup(arch, kind, &Query::new(state.pc), memory) {

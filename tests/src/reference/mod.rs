@@ -347,7 +347,9 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
                 let slot = self.word.in_space(cfa + i128::from(offset))?;
                 match self.load(slot, self.saved) {
                     // Popped by an epilogue, and no longer there: nobody knows it.
-                    Err(Stop::Memory(MemoryError::Unreadable { .. })) if state.exact && slot < state.sp => None,
+                    Err(Stop::Memory(MemoryError::Unreadable { .. })) if state.exact && slot < state.sp => {
+                        None
+                    }
                     word => Some(word?),
                 }
             }
