@@ -140,6 +140,7 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for ModuleMap<'_, S> {
     #[inline]
     fn peek(&self, arch: &A, kinds: UnwindUserTypes, query: &Query) -> Option<Plain> {
         let module = self.find(query.pc.lookup_address())?;
+        let kinds = kinds.intersection(module.source.types());
         module.source.peek(arch, kinds, &Query { pc: query.pc, bias: module.bias })
     }
 

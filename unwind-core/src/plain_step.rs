@@ -99,7 +99,7 @@ where
     }
     let tables = tables(source, options);
     let rule = match known {
-        Some(_) if Entry::of(options).has(at.pc) => None,
+        Some(_) if state.sp_is_bound || Entry::of(options).has(at.pc) => None,
         Some(rule) => Some(rule),
         None => begin(arch, source, options, state, tables, memory),
     };
@@ -109,9 +109,8 @@ where
         return failed.map_or(Ok(false), Err);
     };
     let mut after = source.peek(arch, tables, &Query::new(Pc::Return(pc)));
-    if let Some(ahead) = ahead {
+    if ahead.is_some() {
         after = after.or_else(|| ask(arch, source, tables, Pc::Return(pc), memory));
-        *ahead = after;
     }
     if after.is_none() && !may_be_code(source, pc) {
         return Ok(false);
@@ -120,6 +119,9 @@ where
         return failed.map_or(Ok(false), Err);
     };
     commit(arch, options, state, &Place { pc, sp, fp }, &rule);
+    if let Some(ahead) = ahead {
+        *ahead = after;
+    }
     Ok(true)
 }
 
