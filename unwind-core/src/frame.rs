@@ -206,8 +206,8 @@ impl UnwindUserFrame {
         )
     }
 
-    /// The rule as 16 bytes, for tables of rules and caches. Two rules are equal where their bytes are.
-    #[cfg(any(target_has_atomic = "64", feature = "table"))]
+    /// The rule as 16 bytes, for tables of rules. Two rules are equal where their bytes are.
+    #[cfg(feature = "table")]
     #[inline]
     pub(crate) const fn to_bytes(self) -> [u8; 16] {
         let [c0, c1, c2, c3] = self.cfa_off.to_le_bytes();
@@ -218,7 +218,7 @@ impl UnwindUserFrame {
     }
 
     /// The rule of 16 bytes. All bytes are some rule.
-    #[cfg(any(target_has_atomic = "64", feature = "table"))]
+    #[cfg(feature = "table")]
     #[inline]
     pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
         let [c0, c1, c2, c3, r0, r1, r2, r3, f0, f1, f2, f3, cfa_base, ra_base, fp_base, tags] = bytes;
@@ -233,8 +233,8 @@ impl UnwindUserFrame {
         }
     }
 
-    /// The rule as two words, for caches and tables of rules.
-    #[cfg(any(target_has_atomic = "64", feature = "table"))]
+    /// The rule as two words, for tables of rules.
+    #[cfg(feature = "table")]
     #[inline]
     pub(crate) const fn to_words(self) -> [u64; 2] {
         let [a, b, c, d, e, f, g, h, rest @ ..] = self.to_bytes();
@@ -242,7 +242,7 @@ impl UnwindUserFrame {
     }
 
     /// The rule of two words.
-    #[cfg(target_has_atomic = "64")]
+    #[cfg(all(feature = "table", target_has_atomic = "64"))]
     #[inline]
     pub(crate) const fn from_words([first, second]: [u64; 2]) -> Self {
         let [a, b, c, d, e, f, g, h] = first.to_le_bytes();
