@@ -92,6 +92,7 @@ impl ElfModules {
     }
 
     /// The same with code that is known to be there and cannot be read: apart from the other ranges.
+    #[cfg(feature = "core-dump")]
     pub(crate) fn with_unreadable(mut self, unreadable: Vec<Range<u64>>) -> Self {
         self.unreadable = unreadable;
         self
