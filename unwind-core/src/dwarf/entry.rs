@@ -67,6 +67,7 @@ impl Fde<'_> {
 /// The entry at `offset`: `None` at the terminator and at the end of the section.
 pub(super) fn entry_at<'d>(input: &Input<'d, '_>, offset: u64) -> Result<Option<Entry<'d>>, SourceError> {
     let mut bytes = input.at(offset);
+    // Each turn takes four bytes of padding, and the end of the section ends this.
     loop {
         if bytes.is_empty() {
             return Ok(None);
@@ -175,6 +176,7 @@ impl<'d> Entry<'d> {
     ) -> Result<Option<Fde<'d>>, LookupError> {
         let mut bytes = self.body;
         let mut segment = bytes.split(u64::from(cie.segment_size))?;
+        // At most 255 times: the size is a byte.
         while !segment.is_empty() {
             if segment.u8()? != 0 {
                 return Ok(None);
@@ -201,6 +203,7 @@ impl<'d> Cie<'d> {
     ) -> Result<(), SourceError> {
         let unknown = SourceError { broken: Broken::UnknownAugmentation, offset };
         let mut data = None;
+        // Once for each byte of the entry at most; the first letter that is not known ends it.
         for (index, letter) in augmentation.iter().enumerate() {
             match (letter, &mut data) {
                 (b'z', _) if index == 0 => {

@@ -78,6 +78,7 @@ impl<A: Arch> Full<'_, A> {
         let arch = self.arch;
         let here = [arch.sp(), arch.fp(), fde.cie.return_address];
         let mut next = 0;
+        // A pass over the function's rows for each batch: 128 registers, as many at a time as a batch has.
         while next < TRACKED {
             let mut batch = [Register(u16::MAX); BATCH];
             let mut slots = batch.iter_mut();

@@ -393,6 +393,7 @@ impl<A: Arch> Iterator for DwarfRows<'_, '_, A> {
     type Item = DwarfRow;
 
     fn next(&mut self) -> Option<DwarfRow> {
+        // Each turn takes at least one row of the function, or is the last.
         loop {
             let next = self.raw();
             match (&mut self.pending, next) {

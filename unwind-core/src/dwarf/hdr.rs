@@ -75,6 +75,7 @@ impl<'d> SearchTable<'d> {
         // both ends bound every value between them, unless the table is not sorted.
         let (mut low, mut high) = (0, self.count);
         let (mut least, mut most) = (0, u64::MAX);
+        // Each turn halves the range: at most 64.
         while low < high {
             let middle = low.midpoint(high);
             let start = self.start(middle)?;
@@ -90,7 +91,7 @@ impl<'d> SearchTable<'d> {
             }
         }
         // Functions of no length cover nothing: they share their address with the real one, or lie in the
-        // midst of it.
+        // midst of it. Where the table has nothing else below `svma`, this goes through all of them.
         let mut index = low;
         let mut real = None;
         while let Some(previous) = index.checked_sub(1) {

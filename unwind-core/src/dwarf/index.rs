@@ -130,6 +130,7 @@ impl<'i> DwarfIndex<'i> {
         let after = self.entries.partition_point(|entry| entry.start <= svma);
         let candidates = self.entries.get(..after).unwrap_or_default();
         let start = candidates.last().map(|entry| entry.start);
+        // As many as begin at one address: one, and what has no length.
         for entry in candidates.iter().rev().take_while(|entry| Some(entry.start) == start) {
             let Some(found) = entry_at(input, entry.fde)? else { continue };
             if let Some(fde) = found.parse_fde(input)?

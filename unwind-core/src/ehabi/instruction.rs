@@ -209,6 +209,7 @@ impl<'d> Instructions<'d> {
     fn uleb128(&mut self) -> Result<u32, Broken> {
         let mut value = 0u64;
         let mut shift = 0u32;
+        // Each turn takes a byte of the entry, and its end is an error.
         loop {
             let byte = self.operand()?;
             let bits = u64::from(byte & 0x7f);

@@ -90,6 +90,7 @@ impl SFrameSection<'_> {
     /// and others with the same start, may stand in the way.
     fn nearest(&self, svma: u64, candidates: impl Iterator<Item = u32>) -> Result<Option<Fde>, SourceError> {
         let mut nearest = None;
+        // As many as begin at one address, and those of no size before them.
         for index in candidates {
             if let Some(nearest) = nearest
                 && self.start(index)? != nearest
@@ -134,6 +135,7 @@ impl<const SIZE: usize> Starts<'_, SIZE> {
     fn search(&self, svma: u64) -> Option<u32> {
         let (mut low, mut high) = (0, self.count());
         let (mut least, mut most) = (0, u64::MAX);
+        // Each turn halves the range: at most 32.
         while low < high {
             let middle = low.midpoint(high);
             let start = self.get(middle)?;

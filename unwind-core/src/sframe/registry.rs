@@ -229,7 +229,7 @@ impl<R: RegistryRoom, B: SectionBytes> SFrameRegistry<R, B> {
         look(self.side.load(Ordering::SeqCst) & 1)
     }
 
-    /// Takes the writers' lock.
+    /// Takes the writers' lock. Waits for other writers, which in turn wait for lookups under way.
     fn write(&self) -> Writer<'_> {
         while self.writing.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             core::hint::spin_loop();
@@ -252,6 +252,7 @@ impl<R: RegistryRoom, B: SectionBytes> SFrameRegistry<R, B> {
         change(used);
     }
 
+    /// Waits for the lookups that are under way in this epoch, none of which waits for anybody.
     fn wait_for_readers(&self, epoch: usize) {
         while self.readers.get(epoch).is_some_and(|readers| readers.load(Ordering::SeqCst) != 0) {
             core::hint::spin_loop();

@@ -199,6 +199,7 @@ impl<'d> Position<'d> {
         offset: u64,
     ) -> Result<Option<StoredRow<'d>>, (Broken, usize)> {
         let mut found = None;
+        // Each row takes bytes of the section, and its end is an error.
         for _ in 0..count {
             let length_to_end = self.rest.len();
             let row = self.row::<START>().map_err(|broken| (broken, length_to_end))?;

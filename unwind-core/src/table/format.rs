@@ -178,6 +178,7 @@ impl<'t> Table<'t> {
         let (first, after) = (u32::from_le_bytes(*first), u32::from_le_bytes(*after));
         let [low, ..] = behind.to_le_bytes();
         let mut next = first;
+        // A page has at most 512 slots where nothing is damaged; otherwise the end of the slots ends this.
         while next < after {
             let begun = begun(self.four(next)?, low);
             next = next.wrapping_add(begun);

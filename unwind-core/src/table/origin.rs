@@ -62,6 +62,7 @@ impl Group {
     pub(super) fn at(functions: &mut impl Functions, place: usize) -> Option<Group> {
         let count = functions.count();
         let mut place = place;
+        // Each function is passed over once.
         while place < count && functions.is_passed_over(place) {
             place = place.saturating_add(1);
         }
@@ -88,6 +89,7 @@ impl Group {
     #[cfg(target_has_atomic = "64")]
     pub(super) fn place(functions: &mut impl Functions, svma: u64) -> Option<usize> {
         let (mut low, mut high) = (0, functions.count());
+        // Each turn halves the range; then as many as begin at one address, or are passed over.
         while low < high {
             let middle = low.midpoint(high);
             if functions.start(middle)? <= svma {
