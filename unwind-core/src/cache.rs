@@ -15,6 +15,7 @@ use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::memory::MemoryReader;
 use crate::plain::{self, Plain};
+use crate::plain_step;
 use crate::source::{
     CodeAt, Evaluated, Found, FrameSource, LookupError, Query, Rule, Trust, UnwindUserType, UnwindUserTypes,
 };
@@ -302,7 +303,8 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for Cached<'_, S> {
         query: &Query,
         memory: &mut dyn MemoryReader,
     ) -> Result<Option<Found>, LookupError> {
-        let found = self.through(UnwindUserTypes::only(kind), query, || {
+        let is_code = |pc| plain_step::may_be_code(&self.source, pc);
+        let found = self.through(UnwindUserTypes::only(kind), query, is_code, || {
             Ok(self.source.lookup(arch, kind, query, memory)?.map(|found| (kind, found)))
         })?;
         Ok(found.map(|(_, found)| found))
@@ -323,7 +325,8 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for Cached<'_, S> {
         query: &Query,
         memory: &mut dyn MemoryReader,
     ) -> Result<Option<(UnwindUserType, Found)>, LookupError> {
-        self.through(kinds, query, || self.source.lookup_best(arch, kinds, query, memory))
+        let is_code = |pc| plain_step::may_be_code(&self.source, pc);
+        self.through(kinds, query, is_code, || self.source.lookup_best(arch, kinds, query, memory))
     }
 
     fn evaluate(
@@ -345,11 +348,12 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for Cached<'_, S> {
 }
 
 impl<S> Cached<'_, S> {
-    /// What is remembered, or else what `ask` finds.
+    /// What is remembered, or else what `ask` finds. What is not code is not to be peeked at.
     fn through(
         &self,
         kinds: UnwindUserTypes,
         query: &Query,
+        is_code: impl FnOnce(u64) -> bool,
         ask: impl FnOnce() -> Result<Option<(UnwindUserType, Found)>, LookupError>,
     ) -> Result<Option<(UnwindUserType, Found)>, LookupError> {
         // A bias would be one more thing to tell apart: the place before a single module is before its map.
@@ -363,7 +367,10 @@ impl<S> Cached<'_, S> {
             None => Some(Answer::NOT_COVERED),
             Some((kind, found)) => Answer::of(*kind, found),
         };
-        if let Some(answer) = answer {
+        if let Some(mut answer) = answer {
+            if !query.pc.is_exact() && !is_code(pc) {
+                answer.tag &= !IS_PLAIN;
+            }
             self.cache.put(key, pc, self.generation, answer);
         }
         Ok(found)

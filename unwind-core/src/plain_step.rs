@@ -109,11 +109,13 @@ where
         return failed.map_or(Ok(false), Err);
     };
     let mut after = source.peek(arch, tables, &Query::new(Pc::Return(pc)));
-    if ahead.is_some() {
-        after = after.or_else(|| ask(arch, source, tables, Pc::Return(pc), memory));
-    }
-    if after.is_none() && !may_be_code(source, pc) {
-        return Ok(false);
+    if after.is_none() {
+        if !may_be_code(source, pc) {
+            return Ok(false);
+        }
+        if ahead.is_some() {
+            after = ask(arch, source, tables, Pc::Return(pc), memory);
+        }
     }
     let Some(fp) = caller_fp(arch, &rule, &at, cfa, memory, &mut failed) else {
         return failed.map_or(Ok(false), Err);
@@ -274,12 +276,13 @@ where
     let mut failed = None;
     while let Some(slot) = entries.get_mut(nr) {
         let Some(Ahead { cfa, sp, pc }) = Ahead::of(arch, &rule, &at, memory, &mut failed) else { break };
-        // Where a table covers a pc, there is code.
-        let next = source
-            .peek(arch, tables, &Query::new(Pc::Return(pc)))
-            .or_else(|| ask(arch, source, tables, Pc::Return(pc), memory));
-        if next.is_none() && !may_be_code(source, pc) {
-            break;
+        // What is handed out at hand is code by contract.
+        let mut next = source.peek(arch, tables, &Query::new(Pc::Return(pc)));
+        if next.is_none() {
+            if !may_be_code(source, pc) {
+                break;
+            }
+            next = ask(arch, source, tables, Pc::Return(pc), memory);
         }
         let Some(fp) = caller_fp(arch, &rule, &at, cfa, memory, &mut failed) else { break };
         at = Place { pc, sp, fp };
@@ -375,8 +378,9 @@ fn chain_is_bound<A: Arch>(arch: &A) -> bool {
     arch.frame_pointer_rule().is_some_and(|rule| rule.sp_is_bound())
 }
 
+/// Whether nobody knows that a return pc is no code.
 #[inline]
-fn may_be_code<A: Arch, S: FrameSource<A> + ?Sized>(source: &S, pc: u64) -> bool {
+pub(crate) fn may_be_code<A: Arch, S: FrameSource<A> + ?Sized>(source: &S, pc: u64) -> bool {
     source.code_at(pc) != CodeAt::NotCode || source.code_at(pc.saturating_sub(1)) != CodeAt::NotCode
 }
 
