@@ -100,6 +100,12 @@ const SAVES_FP: u64 = 1 << 17;
 const FP_UNDEFINED: u64 = 1 << 18;
 /// Whether the rule is a [`Plain`] one.
 const IS_PLAIN: u64 = 1 << 19;
+/// These are handed on as they are.
+const _: () = assert!(
+    USE_FP.trailing_zeros() == plain::USE_FP.trailing_zeros()
+        && SAVES_FP.trailing_zeros() == plain::SAVES_FP.trailing_zeros()
+        && IS_PLAIN.trailing_zeros() == plain::SET.trailing_zeros()
+);
 /// One write begun, or ended.
 const WRITE: u64 = 1 << TAG_BITS;
 

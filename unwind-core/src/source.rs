@@ -136,11 +136,6 @@ impl UnwindUserTypes {
         UnwindUserTypes(self.0 & !kind.bit())
     }
 
-    /// This set without what is in the other.
-    pub const fn difference(self, other: Self) -> Self {
-        UnwindUserTypes(self.0 & !other.0)
-    }
-
     /// What is in both.
     pub const fn intersection(self, other: Self) -> Self {
         UnwindUserTypes(self.0 & other.0)
