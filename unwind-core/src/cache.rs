@@ -48,8 +48,8 @@ impl CacheSlot {
     }
 }
 
-/// A cache in borrowed slots. Each question has one slot that its answer can be in; the more slots, the
-/// fewer share one. 4,096 slots answer for nearly all frames of a busy program. Only a power of two of them
+/// A cache in borrowed slots. Each question has one slot that its answer is in, or that slot's neighbour if
+/// another answer has taken its place; the more slots, the fewer share one. 4,096 slots answer for nearly all frames of a busy program. Only a power of two of them
 /// is used, as many as there are. Rules with offsets from the CFA of more than 16 bits, or with other base
 /// registers than sp and fp, are not remembered; hardly any function has one.
 ///
@@ -70,18 +70,20 @@ pub struct RuleCache<'c> {
     mask: usize,
 }
 
-/// The answer beside its rule, in the lowest bits of a slot's state.
-const TAG_BITS: u32 = 20;
+/// The answer beside its rule, in the lowest bits of a slot's state. Where the rule is plain, it lies there as
+/// [`Plain`] has it; these are the other bits, and those of other rules, which are the same where both have them.
+const TAG_BITS: u32 = 22;
 const TAG: u64 = (1 << TAG_BITS) - 1;
 /// The part of it that is key: bits 0 to 4, the kinds that were asked, without which there is no answer;
 /// bit 5, whether it is for an exact pc.
 const KEY: u64 = 0x3f;
 const IS_EXACT: u64 = 1 << 5;
+/// No key: nothing is found by it. What is being written has no other bit of it.
+const NO_KEY: u64 = WRITE | IS_EXACT;
 const IS_SIGNAL: u64 = 1 << 6;
 const IS_AT_END: u64 = 1 << 7;
-/// The kind that answered, 4 bits, all of them set where none covers the pc, and the trust, 2 bits. As in a
-/// [`Plain`] rule, like the other bits that both have.
-const ORIGIN_SHIFT: u32 = plain::ORIGIN_SHIFT;
+/// The kind that answered, all bits of it where none covers the pc, and two bits of trust.
+const ORIGIN_SHIFT: u32 = plain::KIND_SHIFT;
 const ORIGIN: u64 = 0x3f;
 const NOT_COVERED: u8 = 0xf;
 const ORIGIN_KIND: u8 = 0xf;
@@ -95,19 +97,20 @@ const RA_IN_REGISTER: u64 = 2;
 const RA_UNDEFINED: u64 = 3;
 /// Whether the CFA is based on the frame pointer, whether that is saved at an offset from the CFA, and whether
 /// it is lost.
-const USE_FP: u64 = 1 << 16;
-const SAVES_FP: u64 = 1 << 17;
-const FP_UNDEFINED: u64 = 1 << 18;
+const USE_FP: u64 = widen(plain::USE_FP);
+const SAVES_FP: u64 = widen(plain::SAVES_FP);
+const FP_UNDEFINED: u64 = 1 << 19;
 /// Whether the rule is a [`Plain`] one.
-const IS_PLAIN: u64 = 1 << 19;
-/// These are handed on as they are.
-const _: () = assert!(
-    USE_FP.trailing_zeros() == plain::USE_FP.trailing_zeros()
-        && SAVES_FP.trailing_zeros() == plain::SAVES_FP.trailing_zeros()
-        && IS_PLAIN.trailing_zeros() == plain::SET.trailing_zeros()
-);
+const IS_PLAIN: u64 = widen(plain::SET);
 /// One write begun, or ended.
 const WRITE: u64 = 1 << TAG_BITS;
+/// What a plain rule has beside its offsets is above the key and below the count.
+const _: () = assert!(widen(plain::META) & (KEY | IS_SIGNAL | IS_AT_END | !TAG) == 0);
+
+const fn widen(bits: u32) -> u64 {
+    let [a, b, c, d] = bits.to_le_bytes();
+    u64::from_le_bytes([a, b, c, d, 0, 0, 0, 0])
+}
 
 impl<'c> RuleCache<'c> {
     /// A cache in these slots. Without slots nothing is remembered.
@@ -119,52 +122,105 @@ impl<'c> RuleCache<'c> {
         RuleCache { slots, mask }
     }
 
-    /// The slot that the answer for a pc is in.
+    /// The number of the slot that the answer for a pc is in.
     #[inline]
-    fn slot(&self, pc: u64, generation: u64) -> Option<&'c CacheSlot> {
+    fn number(&self, pc: u64, generation: u64) -> usize {
         // A walk waits for this number. Return addresses differ in their lower bits; those above a
         // page's tell apart what lies alike in its page.
         let [a, b, c, d, ..] = (pc.wrapping_shr(11) ^ (pc ^ generation)).to_le_bytes();
-        let mixed = usize::try_from(u32::from_le_bytes([a, b, c, d])).unwrap_or(0);
-        self.slots.get(mixed & self.mask)
+        usize::try_from(u32::from_le_bytes([a, b, c, d])).unwrap_or(0) & self.mask
+    }
+
+    /// The slot that an answer goes to when another one takes its own: its neighbour.
+    fn neighbour(&self, number: usize) -> Option<&'c CacheSlot> {
+        self.slots.get((number ^ 1) & self.mask)
     }
 
     /// What is remembered for this key.
-    #[inline]
     fn get(&self, key: u64, pc: u64, generation: u64) -> Option<Answer> {
-        let slot = self.slot(pc, generation)?;
+        let number = self.number(pc, generation);
+        let of = |slot: &CacheSlot| {
+            let held = slot.read()?;
+            ((held.answer.tag & KEY, held.pc, held.generation) == (key, pc, generation))
+                .then_some(held.answer)
+        };
+        self.slots.get(number).and_then(of).or_else(|| of(self.neighbour(number)?))
+    }
+
+    /// What is remembered for this key in its own slot, if it is plain. A walk waits for this.
+    #[inline]
+    fn get_plain(&self, key: u64, pc: u64, generation: u64) -> Option<Plain> {
+        let slot = self.slots.get(self.number(pc, generation))?;
         let state = slot.state.load(Ordering::Acquire);
-        let answer = Answer { tag: state & TAG, rule: slot.rule.load(Ordering::Relaxed) };
-        if state & (KEY | WRITE) != key
+        let rule = slot.rule.load(Ordering::Relaxed);
+        if state & (KEY | WRITE | IS_PLAIN) != key | IS_PLAIN
             || slot.pc.load(Ordering::Relaxed) != pc
             || slot.generation.load(Ordering::Relaxed) != generation
         {
             return None;
         }
-        // If nobody has written meanwhile, all of it belongs together.
+        // As for all of a slot.
         fence(Ordering::Acquire);
-        (slot.state.load(Ordering::Relaxed) == state).then_some(answer)
+        if slot.state.load(Ordering::Relaxed) != state {
+            return None;
+        }
+        let [a, b, c, d, ..] = state.to_le_bytes();
+        Some(Plain::from_words(rule, u32::from_le_bytes([a, b, c, d])))
     }
 
-    /// Remembers an answer, unless somebody else is writing there.
+    /// Remembers an answer, unless somebody else is writing there. What was in its slot goes to the neighbour.
     fn put(&self, key: u64, pc: u64, generation: u64, answer: Answer) {
-        let Some(slot) = self.slot(pc, generation) else { return };
-        let state = slot.state.load(Ordering::Relaxed);
+        let number = self.number(pc, generation);
+        let (Some(own), Some(neighbour)) = (self.slots.get(number), self.neighbour(number)) else { return };
+        if let Some(held) = own.read()
+            && held.generation == generation
+            && held.pc != pc
+        {
+            neighbour.write(&held);
+        }
+        own.write(&Held { pc, generation, answer: Answer { tag: answer.tag | key, rule: answer.rule } });
+    }
+}
+
+/// What is in a slot.
+struct Held {
+    pc: u64,
+    generation: u64,
+    /// With the key in its tag.
+    answer: Answer,
+}
+
+impl CacheSlot {
+    /// All of it, if there is something, and nobody is writing.
+    fn read(&self) -> Option<Held> {
+        let state = self.state.load(Ordering::Acquire);
+        if state & WRITE != 0 || state & TAG == 0 {
+            return None;
+        }
+        let answer = Answer { tag: state & TAG, rule: self.rule.load(Ordering::Relaxed) };
+        let (pc, generation) = (self.pc.load(Ordering::Relaxed), self.generation.load(Ordering::Relaxed));
+        // If nobody has written meanwhile, all of it belongs together.
+        fence(Ordering::Acquire);
+        (self.state.load(Ordering::Relaxed) == state).then_some(Held { pc, generation, answer })
+    }
+
+    /// Unless somebody else is writing.
+    fn write(&self, held: &Held) {
+        let state = self.state.load(Ordering::Relaxed);
         if state & WRITE != 0 {
             return;
         }
         let count = state & !TAG;
         // No reader takes a slot that is being written for its own: the flag is part of what it compares.
         let writing = count | WRITE;
-        if slot.state.compare_exchange(state, writing, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        if self.state.compare_exchange(state, writing, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return;
         }
         fence(Ordering::Release);
-        slot.pc.store(pc, Ordering::Relaxed);
-        slot.generation.store(generation, Ordering::Relaxed);
-        slot.rule.store(answer.rule, Ordering::Relaxed);
-        let written = writing.wrapping_add(WRITE) | key | answer.tag;
-        slot.state.store(written, Ordering::Release);
+        self.pc.store(held.pc, Ordering::Relaxed);
+        self.generation.store(held.generation, Ordering::Relaxed);
+        self.rule.store(held.answer.rule, Ordering::Relaxed);
+        self.state.store(writing.wrapping_add(WRITE) | held.answer.tag, Ordering::Release);
     }
 }
 
@@ -174,12 +230,13 @@ impl fmt::Debug for RuleCache<'_> {
     }
 }
 
-/// The part of a tag that is key; `None` where nothing is remembered, as conventions may be asked.
+/// The part of a tag that is key; [`NO_KEY`] where nothing is remembered, as conventions may be asked.
 #[inline]
-fn key(kinds: UnwindUserTypes, pc: Pc) -> Option<u64> {
-    let exact = if pc.is_exact() { IS_EXACT } else { 0 };
+fn key(kinds: UnwindUserTypes, query: &Query) -> u64 {
+    let exact = if query.pc.is_exact() { IS_EXACT } else { 0 };
     let kinds = u64::from(kinds.bits());
-    (kinds != 0 && kinds & !(KEY & !IS_EXACT) == 0).then_some(kinds | exact)
+    // A bias would be one more thing to tell apart: the place before a single module is before its map.
+    if kinds == 0 || kinds & !(KEY & !IS_EXACT) != 0 || query.bias != 0 { NO_KEY } else { kinds | exact }
 }
 
 /// What a source found, in two words.
@@ -194,8 +251,23 @@ struct Answer {
 impl Answer {
     const NOT_COVERED: Answer = Answer { tag: 0xf << ORIGIN_SHIFT, rule: 0 };
 
-    /// `None` where it does not fit.
-    fn of(kind: UnwindUserType, found: &Found) -> Option<Answer> {
+    fn plain(self) -> Option<Plain> {
+        let [a, b, c, d, ..] = self.tag.to_le_bytes();
+        (self.tag & IS_PLAIN != 0).then(|| Plain::from_words(self.rule, u32::from_le_bytes([a, b, c, d])))
+    }
+
+    fn of_plain(plain: Plain) -> Answer {
+        let (rule, meta) = plain.to_words();
+        Answer { tag: u64::from(meta), rule }
+    }
+
+    /// `None` where it does not fit. What is no code is not plain.
+    fn of(kind: UnwindUserType, found: &Found, is_code: impl FnOnce() -> bool) -> Option<Answer> {
+        if let Some(plain) = Plain::new(kind, found).filter(|_| is_code()) {
+            let answer = Answer::of_plain(plain);
+            // A plain rule says less than a frame may.
+            return (answer.found() == Some((kind, *found))).then_some(answer);
+        }
         let at_end = if found.is_at_end { IS_AT_END } else { 0 };
         let trust = u64::from(found.trust.to_bits()).wrapping_shl(ORIGIN_TRUST_SHIFT);
         let tag = (u64::from(kind.number()) | trust).wrapping_shl(ORIGIN_SHIFT) | at_end;
@@ -226,10 +298,9 @@ impl Answer {
             FrameKind::Call => 0,
             FrameKind::Signal => IS_SIGNAL,
         };
-        let plain = if Plain::new(kind, found).is_some() { IS_PLAIN } else { 0 };
         let ([c0, c1, c2, c3], [r0, r1], [f0, f1]) = (cfa_off.to_le_bytes(), ra, fp.to_le_bytes());
         let answer = Answer {
-            tag: tag | shape << SHAPE_SHIFT | use_fp | fp_kind | signal | plain,
+            tag: tag | shape << SHAPE_SHIFT | use_fp | fp_kind | signal,
             rule: u64::from_le_bytes([c0, c1, c2, c3, r0, r1, f0, f1]),
         };
         // What a rule says beyond these, if anything, is not lost.
@@ -238,6 +309,9 @@ impl Answer {
 
     /// `None` where no source covers the pc.
     fn found(self) -> Option<(UnwindUserType, Found)> {
+        if let Some(plain) = self.plain() {
+            return Some((plain.kind(), Found::new(Rule::Frame(plain.frame()), plain.trust())));
+        }
         let origin = self.origin();
         if origin & ORIGIN_KIND == NOT_COVERED {
             return None;
@@ -267,13 +341,6 @@ impl Answer {
         };
         let trust = Trust::from_bits(origin.wrapping_shr(ORIGIN_TRUST_SHIFT));
         Some((kind, Found::new(rule, trust).at_end(self.tag & IS_AT_END != 0)))
-    }
-
-    /// The same, if it is plain.
-    #[inline]
-    fn plain(self) -> Option<Plain> {
-        let [a, b, c, d, ..] = self.tag.to_le_bytes();
-        Plain::from_words(self.rule, u32::from_le_bytes([a, b, c, d]))
     }
 
     #[inline]
@@ -317,11 +384,11 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for Cached<'_, S> {
     }
 
     #[inline]
-    fn peek(&self, _: &A, kinds: UnwindUserTypes, query: &Query) -> Option<Plain> {
-        if query.bias != 0 {
-            return None;
+    fn peek(&self, arch: &A, kinds: UnwindUserTypes, query: &Query) -> Option<Plain> {
+        match self.cache.get_plain(key(kinds, query), query.pc.address(), self.generation) {
+            None => self.peek_behind(arch, kinds, query.pc, query.bias),
+            plain => plain,
         }
-        self.cache.get(key(kinds, query.pc)?, query.pc.address(), self.generation)?.plain()
     }
 
     fn lookup_best(
@@ -354,6 +421,25 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for Cached<'_, S> {
 }
 
 impl<S> Cached<'_, S> {
+    /// What is not remembered, where the source has it at hand.
+    #[cold]
+    #[inline(never)]
+    fn peek_behind<A: Arch>(&self, arch: &A, kinds: UnwindUserTypes, pc: Pc, bias: u64) -> Option<Plain>
+    where
+        S: FrameSource<A>,
+    {
+        let query = Query { pc, bias };
+        let (key, pc) = (key(kinds, &query), pc.address());
+        if let Some(answer) = self.cache.get(key, pc, self.generation) {
+            return answer.plain();
+        }
+        let plain = self.source.peek(arch, kinds, &query)?;
+        if key != NO_KEY {
+            self.cache.put(key, pc, self.generation, Answer::of_plain(plain));
+        }
+        Some(plain)
+    }
+
     /// What is remembered, or else what `ask` finds. What is not code is not to be peeked at.
     fn through(
         &self,
@@ -362,21 +448,19 @@ impl<S> Cached<'_, S> {
         is_code: impl FnOnce(u64) -> bool,
         ask: impl FnOnce() -> Result<Option<(UnwindUserType, Found)>, LookupError>,
     ) -> Result<Option<(UnwindUserType, Found)>, LookupError> {
-        // A bias would be one more thing to tell apart: the place before a single module is before its map.
-        let Some(key) = key(kinds, query.pc).filter(|_| query.bias == 0) else { return ask() };
-        let pc = query.pc.address();
+        let (key, pc) = (key(kinds, query), query.pc.address());
+        if key == NO_KEY {
+            return ask();
+        }
         if let Some(found) = self.cache.get(key, pc, self.generation).map(Answer::found) {
             return Ok(found);
         }
         let found = ask()?;
         let answer = match &found {
             None => Some(Answer::NOT_COVERED),
-            Some((kind, found)) => Answer::of(*kind, found),
+            Some((kind, found)) => Answer::of(*kind, found, || query.pc.is_exact() || is_code(pc)),
         };
-        if let Some(mut answer) = answer {
-            if !query.pc.is_exact() && !is_code(pc) {
-                answer.tag &= !IS_PLAIN;
-            }
+        if let Some(answer) = answer {
             self.cache.put(key, pc, self.generation, answer);
         }
         Ok(found)

@@ -129,8 +129,10 @@ const BASE_FP: u8 = 254;
 const CFA_DEREF: u8 = 1;
 const RA_SHIFT: u8 = 1;
 const RA_MASK: u8 = 3;
+const RA_UNDEFINED: u8 = 3;
 const FP_SHIFT: u8 = 3;
 const FP_MASK: u8 = 7;
+const FP_UNDEFINED: u8 = 5;
 const SIGNAL: u8 = 1 << 6;
 const SP_IS_BOUND: u8 = 1 << 7;
 
@@ -150,7 +152,7 @@ impl UnwindUserFrame {
             RaRule::AtCfa(offset) => (0, Base::Sp, offset),
             RaRule::InRegister { base, offset } => (1, base, offset),
             RaRule::AtRegister { base, offset } => (2, base, offset),
-            RaRule::Undefined => (3, Base::Sp, 0),
+            RaRule::Undefined => (RA_UNDEFINED, Base::Sp, 0),
         };
         let (fp_tag, fp_base, fp_off) = match fp {
             FpRule::Unchanged => (0, Base::Sp, 0),
@@ -158,7 +160,7 @@ impl UnwindUserFrame {
             FpRule::CfaOffset(offset) => (2, Base::Sp, offset),
             FpRule::InRegister { base, offset } => (3, base, offset),
             FpRule::AtRegister { base, offset } => (4, base, offset),
-            FpRule::Undefined => (5, Base::Sp, 0),
+            FpRule::Undefined => (FP_UNDEFINED, Base::Sp, 0),
         };
         let tags = deref | (ra_tag << RA_SHIFT) | (fp_tag << FP_SHIFT);
         match (pack_base(cfa_base), pack_base(ra_base), pack_base(fp_base)) {
@@ -250,22 +252,32 @@ impl UnwindUserFrame {
         Self::from_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
     }
 
-    /// The offsets of a [`Plain`](crate::Plain) rule, from the lowest bits on: that of the CFA, 32 bits, which is
-    /// positive, those of the return address and of the frame pointer, 16 bits each; whether the CFA is based on
-    /// the frame pointer, and whether that is saved. `None` where the rule is not plain.
+    /// The rule of a frame that nobody called, as sources say it: nothing else of it matters.
+    pub(crate) const OUTERMOST: Self = UnwindUserFrame {
+        cfa_off: 0,
+        ra_off: 0,
+        fp_off: 0,
+        cfa_base: BASE_SP,
+        ra_base: BASE_SP,
+        fp_base: BASE_SP,
+        tags: RA_UNDEFINED << RA_SHIFT | FP_UNDEFINED << FP_SHIFT,
+    };
+
+    /// What a [`Plain`](crate::Plain) rule is made of. `None` where the rule is not plain.
     #[inline]
-    pub(crate) fn plain_parts(&self) -> Option<(u64, bool, bool)> {
+    pub(crate) fn plain_parts(&self) -> Option<PlainParts> {
         const SAVES_FP: u8 = 1 << FP_SHIFT;
         if self.tags & !(SAVES_FP | SP_IS_BOUND) != 0 || self.cfa_base < BASE_FP {
             return None;
         }
         let saves_fp = self.tags & SAVES_FP != 0;
-        let fp_off = if saves_fp { self.fp_off } else { 0 };
-        let (ra_off, fp_off) = (i16::try_from(self.ra_off).ok()?, i16::try_from(fp_off).ok()?);
-        let offsets = u64::from(self.cfa_off.cast_unsigned())
-            | u64::from(ra_off.cast_unsigned()).wrapping_shl(32)
-            | u64::from(fp_off.cast_unsigned()).wrapping_shl(48);
-        (self.cfa_off > 0).then_some((offsets, self.cfa_base == BASE_FP, saves_fp))
+        Some(PlainParts {
+            use_fp: self.cfa_base == BASE_FP,
+            saves_fp,
+            cfa_off: u32::try_from(self.cfa_off).ok().filter(|offset| *offset > 0)?,
+            ra_off: i16::try_from(self.ra_off).ok()?,
+            fp_off: if saves_fp { i16::try_from(self.fp_off).ok()? } else { 0 },
+        })
     }
 
     /// The same rule for a signal or trap frame.
@@ -332,6 +344,16 @@ impl UnwindUserFrame {
     pub const fn sp_is_bound(&self) -> bool {
         self.tags & SP_IS_BOUND != 0
     }
+}
+
+/// A rule as it mostly is: the CFA at a positive offset from sp or the frame pointer; the return address at an
+/// offset from it; the frame pointer there too, or unchanged.
+pub(crate) struct PlainParts {
+    pub(crate) use_fp: bool,
+    pub(crate) saves_fp: bool,
+    pub(crate) cfa_off: u32,
+    pub(crate) ra_off: i16,
+    pub(crate) fp_off: i16,
 }
 
 impl core::fmt::Debug for UnwindUserFrame {

@@ -6,18 +6,22 @@
 //! only where the full one would take the same.
 
 use crate::memory::{MemoryError, MemoryReader};
-use crate::outcome::{Cut, End};
+use crate::outcome::{Cut, End, Mark};
 use crate::plain::Plain;
 use crate::source::{CodeAt, Found, FrameSource, Query, Trust, UnwindUserType, UnwindUserTypes};
 use crate::{Arch, Options, Pc, Provenance, RegisterSet, UnwindUserState};
 
-/// Where plain steps stand: at a pc whose sp and frame pointer are known.
+/// Where plain steps stand: at a pc whose sp and frame pointer are known. There are at least
+/// [`Plain::REACH`] bytes below sp.
 #[derive(Clone, Copy)]
 struct Place {
     pc: u64,
     sp: u64,
     fp: u64,
 }
+
+/// Where a table says that nobody called the frame.
+const OUTERMOST: End = End::Complete(Mark::UndefinedReturnAddress);
 
 /// The kinds that no convention answers for.
 pub(crate) const TABLES: UnwindUserTypes = UnwindUserTypes::NONE
@@ -50,33 +54,193 @@ where
     M: MemoryReader,
     R: RegisterSet,
 {
-    let Some(mut place) = Place::of(state) else { return 0 };
+    let Some(place) = Place::of(state) else { return 0 };
     let left = options.max_frames.saturating_sub(1).saturating_sub(state.depth);
     let left = usize::try_from(left).unwrap_or(usize::MAX).min(entries.len());
-    let Some(entries) = entries.get_mut(..left) else { return 0 };
+    let entries = match entries.get_mut(..left) {
+        Some(entries) if left > 0 => entries,
+        _ => return 0,
+    };
     let tables = tables(source, options);
     let Some(rule) = begin(arch, source, options, state, tables, memory) else { return 0 };
+    if rule.is_outermost() {
+        state.end = Some(OUTERMOST);
+        return 0;
+    }
+    let mut run = Run { nr: 0, place, end: None };
     let entry = Entry::of(options);
-    let (nr, failed) = match rule.kind() {
-        UnwindUserType::FramePointer => chain_run(arch, source, entry, &mut place, memory, entries),
-        _ => table_run(arch, source, tables, rule, entry, &mut place, memory, entries),
-    };
-    if nr > 0 {
-        commit(arch, options, state, &place, &rule);
-        let before = u32::try_from(nr).unwrap_or(u32::MAX).saturating_sub(1);
+    if rule.kind() == UnwindUserType::FramePointer {
+        let next = AlongChain { arch, source, rule };
+        match entry.length {
+            0 => run.go::<_, _, _, false>(&next, entry, rule, memory, entries),
+            _ => run.go::<_, _, _, true>(&next, entry, rule, memory, entries),
+        }
+    } else {
+        let next = ByTables { arch, source, tables };
+        match entry.length {
+            0 => run.go::<_, _, _, false>(&next, entry, rule, memory, entries),
+            _ => run.go::<_, _, _, true>(&next, entry, rule, memory, entries),
+        }
+    }
+    if run.nr > 0 {
+        commit(arch, options, state, &run.place, &rule);
+        let before = u32::try_from(run.nr).unwrap_or(u32::MAX).saturating_sub(1);
         state.depth = state.depth.saturating_add(before);
     }
-    if let Some(error) = failed {
-        state.end = Some(End::Truncated(Cut::Memory(error)));
-    }
-    nr
+    state.end = run.end;
+    run.nr
 }
 
-/// Takes one plain step, if it is one: whether it has. `ahead`, for those who will take the next one as well,
+/// Many plain steps, all by rules of one kind of source that are trusted alike.
+struct Run {
+    /// How many have been taken.
+    nr: usize,
+    /// Where they led.
+    place: Place,
+    /// How the walk has ended, if it has.
+    end: Option<End>,
+}
+
+/// Where the rules of many plain steps are from.
+trait Rules<A, M> {
+    fn arch(&self) -> &A;
+
+    /// The rule at a return pc, [`Plain::NONE`] where it is not plain; `None` where that is no code.
+    fn next(&self, pc: u64, memory: &mut M) -> Option<Plain>;
+}
+
+/// From tables.
+struct ByTables<'a, A, S> {
+    arch: &'a A,
+    source: &'a S,
+    tables: UnwindUserTypes,
+}
+
+impl<A: Arch, S: FrameSource<A>, M: MemoryReader> Rules<A, M> for ByTables<'_, A, S> {
+    #[inline(always)]
+    fn arch(&self) -> &A {
+        self.arch
+    }
+
+    #[inline(always)]
+    fn next(&self, pc: u64, memory: &mut M) -> Option<Plain> {
+        // What is handed out at hand is code by contract.
+        match self.source.peek(self.arch, self.tables, &Query::new(Pc::Return(pc))) {
+            None if !may_be_code(self.source, pc) => None,
+            None => {
+                let rule = ask(self.arch, self.source, self.tables, Pc::Return(pc), memory);
+                Some(rule.unwrap_or(Plain::NONE))
+            }
+            rule => rule,
+        }
+    }
+}
+
+/// Along the frame pointers.
+struct AlongChain<'a, A, S> {
+    arch: &'a A,
+    source: &'a S,
+    rule: Plain,
+}
+
+impl<A: Arch, S: FrameSource<A>, M> Rules<A, M> for AlongChain<'_, A, S> {
+    #[inline(always)]
+    fn arch(&self) -> &A {
+        self.arch
+    }
+
+    #[inline(always)]
+    fn next(&self, pc: u64, _: &mut M) -> Option<Plain> {
+        may_be_code(self.source, pc).then_some(self.rule)
+    }
+}
+
+impl Run {
+    /// Steps by `rule`, and then by what `rules` say, as far as there are `entries`; up to `entry`, if there
+    /// `IS_ENTRY`, of which the full step knows.
+    #[inline(never)]
+    fn go<A: Arch, M: MemoryReader, N: Rules<A, M>, const IS_ENTRY: bool>(
+        &mut self,
+        rules: &N,
+        entry: Entry,
+        mut rule: Plain,
+        memory: &mut M,
+        entries: &mut [u64],
+    ) {
+        let arch = rules.arch();
+        let mut at = self.place;
+        let mut nr = 0usize;
+        let mut stop = None;
+        // A step for each entry at most.
+        while let Some(slot) = entries.get_mut(nr) {
+            let Some(ahead) = Ahead::of(arch, &rule, &at, memory, &mut stop) else { break };
+            let Some(next) = rules.next(ahead.pc, memory) else { break };
+            let Some(fp) = caller_fp(arch, &rule, &at, &ahead, memory, &mut stop) else { break };
+            at = Place { pc: ahead.pc, sp: ahead.sp, fp };
+            *slot = ahead.pc;
+            nr = nr.wrapping_add(1);
+            if IS_ENTRY && entry.has(ahead.pc) {
+                break;
+            }
+            if !next.goes_on_like(&rule) {
+                // At the most frames, that is what the full step says.
+                if next.is_outermost() && nr < entries.len() {
+                    self.end = Some(OUTERMOST);
+                }
+                break;
+            }
+            rule = next;
+        }
+        // Nothing is known about an exact pc from which a chain does not go on.
+        let is_chain_on = rule.kind() == UnwindUserType::FramePointer && nr > 0;
+        match stop {
+            Some(stop) => {
+                self.end = stop.end(&rule).or(is_chain_on.then_some(End::Complete(Mark::ZeroFrameRecord)))
+            }
+            None if is_chain_on && at.fp == 0 => self.end = Some(End::Complete(Mark::ZeroFramePointer)),
+            None => {}
+        }
+        (self.nr, self.place) = (nr, at);
+    }
+}
+
+/// What became of a plain step.
+pub(crate) enum Stepped {
+    Taken,
+    /// It is for the full step.
+    NotPlain,
+    Ended(End),
+}
+
+impl Stepped {
+    /// Where a rule could not be carried out.
+    #[inline]
+    fn stopped(rule: &Plain, stop: Option<Stop>) -> Self {
+        stop.and_then(|stop| stop.end(rule)).map_or(Stepped::NotPlain, Stepped::Ended)
+    }
+}
+
+/// What a rule led to that is known to end the walk.
+#[derive(Clone, Copy)]
+enum Stop {
+    Memory(MemoryError),
+    /// A return address of zero.
+    Zero,
+}
+
+impl Stop {
+    /// `None` where the full step has to tell.
+    fn end(self, rule: &Plain) -> Option<End> {
+        match self {
+            Stop::Memory(error) => Some(End::Truncated(Cut::Memory(error))),
+            Stop::Zero if rule.kind() == UnwindUserType::FramePointer => None,
+            Stop::Zero => Some(End::Complete(Mark::ZeroReturnAddress)),
+        }
+    }
+}
+
+/// Takes one plain step, if it is one. `ahead`, for those who will take the next one as well,
 /// is the rule of the frame at hand, if it is known already, and then that of the caller.
-///
-/// # Errors
-/// Where it would be one, but memory cannot be read.
 #[inline]
 pub(crate) fn next<A, S, M, R>(
     arch: &A,
@@ -85,7 +249,7 @@ pub(crate) fn next<A, S, M, R>(
     state: &mut UnwindUserState<R>,
     memory: &mut M,
     mut ahead: Option<&mut Option<Plain>>,
-) -> Result<bool, MemoryError>
+) -> Stepped
 where
     A: Arch,
     S: FrameSource<A>,
@@ -93,9 +257,9 @@ where
     R: RegisterSet,
 {
     let known = ahead.as_deref_mut().and_then(Option::take);
-    let Some(at) = Place::of(state) else { return Ok(false) };
+    let Some(at) = Place::of(state) else { return Stepped::NotPlain };
     if state.depth >= options.max_frames.saturating_sub(1) {
-        return Ok(false);
+        return Stepped::NotPlain;
     }
     let tables = tables(source, options);
     let rule = match known {
@@ -103,34 +267,34 @@ where
         Some(rule) => Some(rule),
         None => begin(arch, source, options, state, tables, memory),
     };
-    let Some(rule) = rule else { return Ok(false) };
-    let mut failed = None;
-    let Some(Ahead { cfa, sp, pc }) = Ahead::of(arch, &rule, &at, memory, &mut failed) else {
-        return failed.map_or(Ok(false), Err);
+    let Some(rule) = rule else { return Stepped::NotPlain };
+    if rule.is_outermost() {
+        return Stepped::Ended(OUTERMOST);
+    }
+    let mut stop = None;
+    let Some(to) = Ahead::of(arch, &rule, &at, memory, &mut stop) else {
+        return Stepped::stopped(&rule, stop);
     };
-    let mut after = source.peek(arch, tables, &Query::new(Pc::Return(pc)));
+    let mut after = source.peek(arch, tables, &Query::new(Pc::Return(to.pc)));
     if after.is_none() {
-        if !may_be_code(source, pc) {
-            return Ok(false);
+        if !may_be_code(source, to.pc) {
+            return Stepped::NotPlain;
         }
         if ahead.is_some() {
-            after = ask(arch, source, tables, Pc::Return(pc), memory);
+            after = ask(arch, source, tables, Pc::Return(to.pc), memory);
         }
     }
-    let Some(fp) = caller_fp(arch, &rule, &at, cfa, memory, &mut failed) else {
-        return failed.map_or(Ok(false), Err);
+    let Some(fp) = caller_fp(arch, &rule, &at, &to, memory, &mut stop) else {
+        return Stepped::stopped(&rule, stop);
     };
-    commit(arch, options, state, &Place { pc, sp, fp }, &rule);
+    commit(arch, options, state, &Place { pc: to.pc, sp: to.sp, fp }, &rule);
     if let Some(ahead) = ahead {
         *ahead = after;
     }
-    Ok(true)
+    Stepped::Taken
 }
 
-/// Takes the step that `found`, the answer of a source, says, if it is a plain one: whether it has.
-///
-/// # Errors
-/// Where it would be one, but memory cannot be read.
+/// Takes the step that `found`, the answer of a source, says, if it is a plain one.
 #[inline(never)]
 pub(crate) fn step<A, S, M, R>(
     arch: &A,
@@ -139,7 +303,7 @@ pub(crate) fn step<A, S, M, R>(
     state: &mut UnwindUserState<R>,
     memory: &mut M,
     (kind, found): (UnwindUserType, &Found),
-) -> Result<bool, MemoryError>
+) -> Stepped
 where
     A: Arch,
     S: FrameSource<A> + ?Sized,
@@ -147,19 +311,22 @@ where
     R: RegisterSet,
 {
     let rule = Plain::new(kind, found).filter(|rule| !state.sp_is_bound && rule.holds_at(state.pc));
-    let (Some(at), Some(rule)) = (Place::of(state), rule) else { return Ok(false) };
-    let mut failed = None;
-    let Some(Ahead { cfa, sp, pc }) = Ahead::of(arch, &rule, &at, memory, &mut failed) else {
-        return failed.map_or(Ok(false), Err);
-    };
-    if !may_be_code(source, pc) {
-        return Ok(false);
+    let (Some(at), Some(rule)) = (Place::of(state), rule) else { return Stepped::NotPlain };
+    if rule.is_outermost() {
+        return Stepped::Ended(OUTERMOST);
     }
-    let Some(fp) = caller_fp(arch, &rule, &at, cfa, memory, &mut failed) else {
-        return failed.map_or(Ok(false), Err);
+    let mut stop = None;
+    let Some(to) = Ahead::of(arch, &rule, &at, memory, &mut stop) else {
+        return Stepped::stopped(&rule, stop);
     };
-    commit(arch, options, state, &Place { pc, sp, fp }, &rule);
-    Ok(true)
+    if !may_be_code(source, to.pc) {
+        return Stepped::NotPlain;
+    }
+    let Some(fp) = caller_fp(arch, &rule, &at, &to, memory, &mut stop) else {
+        return Stepped::stopped(&rule, stop);
+    };
+    commit(arch, options, state, &Place { pc: to.pc, sp: to.sp, fp }, &rule);
+    Stepped::Taken
 }
 
 /// The rule of the frame at hand, where it is plain.
@@ -182,8 +349,7 @@ where
         return None;
     }
     if let Some(rule) = chain(arch, source, options, state.pc) {
-        // A frame pointer of zero ends the chain, which is for the full step to say.
-        return (state.fp != Some(0)).then_some(rule);
+        return Some(rule);
     }
     if state.sp_is_bound {
         return None;
@@ -199,7 +365,9 @@ impl Place {
     #[inline]
     fn of<R: RegisterSet>(state: &UnwindUserState<R>) -> Option<Place> {
         match (state.fp, R::TRACKS, state.end) {
-            (Some(fp), false, None) => Some(Place { pc: state.pc.address(), sp: state.sp, fp }),
+            (Some(fp), false, None) if state.sp >= Plain::REACH => {
+                Some(Place { pc: state.pc.address(), sp: state.sp, fp })
+            }
             _ => None,
         }
     }
@@ -252,88 +420,6 @@ impl Entry {
     }
 }
 
-/// A run by tables, all rules of which are from one kind of source and equally trusted: how many steps, and
-/// which memory the next one failed for.
-#[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "the inner loop, in registers")]
-fn table_run<A, S, M>(
-    arch: &A,
-    source: &S,
-    tables: UnwindUserTypes,
-    mut rule: Plain,
-    entry: Entry,
-    place: &mut Place,
-    memory: &mut M,
-    entries: &mut [u64],
-) -> (usize, Option<MemoryError>)
-where
-    A: Arch,
-    S: FrameSource<A>,
-    M: MemoryReader,
-{
-    let mut at = *place;
-    let mut nr = 0usize;
-    let mut failed = None;
-    while let Some(slot) = entries.get_mut(nr) {
-        let Some(Ahead { cfa, sp, pc }) = Ahead::of(arch, &rule, &at, memory, &mut failed) else { break };
-        // What is handed out at hand is code by contract.
-        let mut next = source.peek(arch, tables, &Query::new(Pc::Return(pc)));
-        if next.is_none() {
-            if !may_be_code(source, pc) {
-                break;
-            }
-            next = ask(arch, source, tables, Pc::Return(pc), memory);
-        }
-        let Some(fp) = caller_fp(arch, &rule, &at, cfa, memory, &mut failed) else { break };
-        at = Place { pc, sp, fp };
-        *slot = pc;
-        nr = nr.wrapping_add(1);
-        match next {
-            Some(next) if next.is_like(&rule) && !entry.has(pc) => rule = next,
-            _ => break,
-        }
-    }
-    *place = at;
-    (nr, failed)
-}
-
-/// A run along the frame pointers: how many steps, and which memory the next one failed for.
-#[inline(always)]
-fn chain_run<A, S, M>(
-    arch: &A,
-    source: &S,
-    entry: Entry,
-    place: &mut Place,
-    memory: &mut M,
-    entries: &mut [u64],
-) -> (usize, Option<MemoryError>)
-where
-    A: Arch,
-    S: FrameSource<A>,
-    M: MemoryReader,
-{
-    let mut at = *place;
-    let mut nr = 0usize;
-    let mut failed = None;
-    let Some(rule) = chain_rule(arch) else { return (0, None) };
-    while let Some(slot) = entries.get_mut(nr) {
-        let Some(Ahead { cfa, sp, pc }) = Ahead::of(arch, &rule, &at, memory, &mut failed) else { break };
-        if !may_be_code(source, pc) {
-            break;
-        }
-        let Some(fp) = caller_fp(arch, &rule, &at, cfa, memory, &mut failed) else { break };
-        at = Place { pc, sp, fp };
-        *slot = pc;
-        nr = nr.wrapping_add(1);
-        // A frame pointer of zero ends the chain, which is for the full step to say.
-        if fp == 0 || entry.has(pc) {
-            break;
-        }
-    }
-    *place = at;
-    (nr, failed)
-}
-
 /// The rule at a pc, if it is plain.
 #[inline(never)]
 fn ask<A, S, M>(arch: &A, source: &S, tables: UnwindUserTypes, pc: Pc, memory: &mut M) -> Option<Plain>
@@ -384,7 +470,7 @@ pub(crate) fn may_be_code<A: Arch, S: FrameSource<A> + ?Sized>(source: &S, pc: u
     source.code_at(pc) != CodeAt::NotCode || source.code_at(pc.saturating_sub(1)) != CodeAt::NotCode
 }
 
-/// What a step leads to, but for the caller's frame pointer, which is read when the pc is known to be code.
+/// What a step leads to, but for the caller's frame pointer, which is looked at when the pc is known to be code.
 struct Ahead {
     cfa: u64,
     sp: u64,
@@ -393,25 +479,26 @@ struct Ahead {
 
 impl Ahead {
     /// Carries a rule out, with all the checks of a step but for code. `None` where one of them fails, and
-    /// near the ends of the address space; `failed` says whether it was memory.
+    /// near the ends of the address space; `stop` says what is known to end the walk.
     #[inline(always)]
     fn of<A: Arch, M: MemoryReader>(
         arch: &A,
         rule: &Plain,
         at: &Place,
         memory: &mut M,
-        failed: &mut Option<MemoryError>,
+        stop: &mut Option<Stop>,
     ) -> Option<Self> {
-        /// No offset from the CFA, nor what is read there, leads beyond this distance.
-        const REACH: u64 = 1 << 16;
         let word = arch.word_size();
         let base = if rule.use_fp() { at.fp } else { at.sp };
-        // Below sp, a frame pointer is none.
-        if base < at.sp {
+        // Below sp, a frame pointer is none. From the highest base on, nothing that a rule names is beyond the
+        // address space; nor is it below, as sp never falls.
+        let highest = word.max_address().wrapping_sub(Plain::REACH.wrapping_mul(4));
+        if base < at.sp || base > highest {
             return None;
         }
-        let cfa = base.checked_add(u64::from(rule.cfa_off()))?;
-        if cfa.wrapping_sub(REACH) > word.max_address().wrapping_sub(REACH << 1) || !word.is_aligned(cfa) {
+        let slot = base.wrapping_add(u64::from(rule.ra_at()));
+        let cfa = slot.wrapping_add_signed(i64::from(rule.ra_to_cfa()));
+        if !word.is_aligned(cfa) {
             return None;
         }
         let bias = arch.sp_bias();
@@ -420,9 +507,13 @@ impl Ahead {
         if bias < 0 && sp <= at.sp {
             return None;
         }
-        let ra = saved(arch, cfa, rule.ra_off(), memory, failed)?;
+        let ra = saved(arch, slot, memory, stop)?;
         let pc = word.truncate(arch.strip_code_pointer(ra));
-        (pc != 0).then_some(Ahead { cfa, sp, pc })
+        if pc == 0 {
+            *stop = Some(Stop::Zero);
+            return None;
+        }
+        Some(Ahead { cfa, sp, pc })
     }
 }
 
@@ -431,38 +522,47 @@ fn caller_fp<A: Arch, M: MemoryReader>(
     arch: &A,
     rule: &Plain,
     at: &Place,
-    cfa: u64,
+    ahead: &Ahead,
     memory: &mut M,
-    failed: &mut Option<MemoryError>,
+    stop: &mut Option<Stop>,
 ) -> Option<u64> {
     if !rule.saves_fp() {
         return Some(at.fp);
     }
-    let Some(fp) = saved(arch, cfa, rule.fp_off(), memory, failed) else {
+    let slot = ahead.cfa.wrapping_add_signed(i64::from(rule.fp_off()));
+    let Some(fp) = saved(arch, slot, memory, stop) else {
         // Below sp it may not be there any more, which is for the full step to say.
-        if cfa.wrapping_add_signed(i64::from(rule.fp_off())) < at.sp {
-            *failed = None;
+        if slot < at.sp {
+            *stop = None;
         }
         return None;
     };
     Some(arch.word_size().truncate(fp))
 }
 
-/// The register that is saved at an offset from the CFA.
+/// The register that is saved at an address.
 #[inline(always)]
 fn saved<A: Arch, M: MemoryReader>(
     arch: &A,
-    cfa: u64,
-    offset: i16,
+    slot: u64,
     memory: &mut M,
-    failed: &mut Option<MemoryError>,
+    stop: &mut Option<Stop>,
 ) -> Option<u64> {
-    let address = cfa.wrapping_add_signed(i64::from(offset));
-    match memory.read_word(address, arch.register_size(), arch.byte_order()) {
+    match memory.read_word(slot, arch.register_size(), arch.byte_order()) {
         Ok(word) => Some(word),
         Err(error) => {
-            *failed = Some(error);
+            match error {
+                MemoryError::Unreadable { address } => unreadable(stop, address),
+                error => *stop = Some(Stop::Memory(error)),
+            }
             None
         }
     }
+}
+
+/// In a function of its own, so that the loop has nothing to do with it.
+#[cold]
+#[inline(never)]
+fn unreadable(stop: &mut Option<Stop>, address: u64) {
+    *stop = Some(Stop::Memory(MemoryError::Unreadable { address }));
 }

@@ -6,7 +6,7 @@
 use crate::convention;
 use crate::memory::{MemoryError, MemoryReader};
 use crate::outcome::{Cut, End, Failure, Mark, Provenance, StepError, Unusable, UnwindError};
-use crate::plain_step;
+use crate::plain_step::{self, Stepped};
 use crate::source::{CodeAt, Evaluated, Found, FrameSource, LookupError, Query, Rule, Trust, UnwindUserType};
 use crate::{
     Arch, Base, CfaRule, FpRule, FrameKind, Options, Pc, RaRule, Register, RegisterFile, RegisterSet,
@@ -50,9 +50,9 @@ where
             return Err(End::Complete(Mark::UndefinedReturnAddress));
         }
         match plain_step::step(arch, source, options, state, memory, (*kind, found)) {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
-            Err(error) => return Err(End::Truncated(Cut::Memory(error))),
+            Stepped::Taken => return Ok(()),
+            Stepped::NotPlain => {}
+            Stepped::Ended(end) => return Err(end),
         }
     }
     let mut not_covered = UnwindUserTypes::NONE;

@@ -5,7 +5,7 @@ use core::ops::Range;
 use crate::memory::MemoryReader;
 use crate::outcome::{Cut, End, Frame, StartError};
 use crate::plain::Plain;
-use crate::plain_step;
+use crate::plain_step::{self, Stepped};
 use crate::source::{FrameSource, Trust, UnwindUserTypes};
 use crate::step;
 use crate::{Arch, Pc, RegisterSet, TopmostRegisters, TrackedRegisters, UnwindUserState, UserRegisters};
@@ -249,10 +249,9 @@ impl<A: Arch, S: FrameSource<A>> Unwinder<A, S> {
         ahead: Option<&mut Option<Plain>>,
     ) -> Result<Frame, End> {
         match plain_step::next(&self.arch, &self.source, &self.options, state, memory, ahead) {
-            Ok(true) => Ok(state.frame()),
-            Ok(false) => self.next_in_full(state, memory).map(|()| state.frame()),
-            Err(error) => {
-                let end = End::Truncated(Cut::Memory(error));
+            Stepped::Taken => Ok(state.frame()),
+            Stepped::NotPlain => self.next_in_full(state, memory).map(|()| state.frame()),
+            Stepped::Ended(end) => {
                 state.end = Some(end);
                 Err(end)
             }

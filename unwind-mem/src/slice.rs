@@ -20,8 +20,6 @@ use unwind_core::{ByteOrder, MemoryError, MemoryReader, WordSize};
 pub struct SliceReader<'b> {
     address: u64,
     bytes: &'b [u8],
-    /// The bytes again, eight at a time, as far as that goes.
-    words: &'b [[u8; 8]],
 }
 
 impl<'b> SliceReader<'b> {
@@ -30,7 +28,7 @@ impl<'b> SliceReader<'b> {
     pub fn new(address: u64, bytes: &'b [u8]) -> Self {
         let last = usize::try_from(u64::MAX.wrapping_sub(address)).unwrap_or(usize::MAX);
         let bytes = bytes.get(..=last).unwrap_or(bytes);
-        SliceReader { address, bytes, words: bytes.as_chunks().0 }
+        SliceReader { address, bytes }
     }
 
     /// The address of the first byte.
@@ -50,20 +48,12 @@ impl<'b> SliceReader<'b> {
         self.bytes.get(usize::try_from(offset).ok()?..)
     }
 
-    /// The eight bytes at `address`, if that is so many times eight bytes from the first.
-    #[inline]
-    fn word(&self, address: u64) -> Option<[u8; 8]> {
-        let number = usize::try_from(address.wrapping_sub(self.address).rotate_right(3)).ok()?;
-        self.words.get(number).copied()
-    }
-
     /// The `N` bytes at `address`.
     #[inline]
     fn chunk<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
         // An address below the first is far beyond the last.
         let offset = usize::try_from(address.wrapping_sub(self.address)).ok()?;
-        let bytes = self.bytes.get(offset..offset.checked_add(N)?)?;
-        bytes.first_chunk().copied()
+        self.bytes.get(offset..)?.first_chunk().copied()
     }
 
     /// Why `length` bytes at `address` are not all here.
@@ -89,7 +79,7 @@ impl MemoryReader for SliceReader<'_> {
     #[inline]
     fn read_word(&mut self, address: u64, size: WordSize, order: ByteOrder) -> Result<u64, MemoryError> {
         let word = match size {
-            WordSize::Eight => self.word(address).or_else(|| self.chunk(address)).map(|bytes| match order {
+            WordSize::Eight => self.chunk(address).map(|bytes| match order {
                 ByteOrder::Little => u64::from_le_bytes(bytes),
                 ByteOrder::Big => u64::from_be_bytes(bytes),
             }),
