@@ -2,10 +2,13 @@
 //! reference unwinder. Nothing here is published.
 
 pub mod capture;
+// The oracles walk with rule caches, which are for hosts with atomic words of 64 bits.
+#[cfg(target_has_atomic = "64")]
 pub mod captured;
 pub mod ehabi;
 pub mod fuzzing;
 pub mod hazard;
+#[cfg(target_has_atomic = "64")]
 pub mod oracle;
 pub mod reference;
 pub mod sframe;

@@ -111,6 +111,16 @@ fn table_over_random_bytes() {
 }
 
 #[test]
+fn compile_over_its_seeds() {
+    assert!(seeds("compile", fuzzing::compile) >= 10);
+}
+
+#[test]
+fn compile_over_random_bytes() {
+    (0..2000).for_each(|number| fuzzing::compile(&random(number)));
+}
+
+#[test]
 fn core_over_its_seeds() {
     assert!(seeds("core", fuzzing::core) >= 10);
 }
@@ -151,11 +161,13 @@ fn maps_over_random_bytes() {
 }
 
 #[test]
+#[cfg(target_has_atomic = "64")]
 fn memory_over_its_seeds() {
     assert!(seeds("memory", fuzzing::memory) >= 10);
 }
 
 #[test]
+#[cfg(target_has_atomic = "64")]
 fn memory_over_random_bytes() {
     (0..2000).for_each(|number| fuzzing::memory(&random(number)));
 }

@@ -147,7 +147,7 @@ proptest! {
 fn every_form_is_written() {
     let mut runner = TestRunner::deterministic();
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
-    for _ in 0..1500 {
+    for _ in 0..6000 {
         let (arch, spec, module) = (strategy::arch(), strategy::chain(10), strategy::module())
             .new_tree(&mut runner)
             .expect("the strategies reject nothing")

@@ -1,13 +1,13 @@
 //! Captures a run of a program under qemu-user. `tests/fixtures/build.sh` calls it.
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_has_atomic = "64"))]
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_has_atomic = "64"))]
 use unwind_tests::capture::{Plan, Target, capture};
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_has_atomic = "64"))]
 const USAGE: &str =
     "usage: capture TARGET NAME PROGRAM FOLDER [--from FUNCTION | --from-start] [--limit SAMPLES]
        [--thin N] [--elsewhere N] [--sections NAME,NAME…] [--inject SIGNAL,SIGNAL… --every N]
@@ -27,12 +27,12 @@ fn main() -> ExitCode {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", target_has_atomic = "64")))]
 fn run(_: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
-    Err("only on Linux".into())
+    Err("only on Linux, with atomic words of 64 bits".into())
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_has_atomic = "64"))]
 fn run(arguments: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
     let [target, name, program, folder, rest @ ..] = arguments.as_slice() else {
         return Err(USAGE.into());

@@ -6,7 +6,7 @@
 //!
 //! What differs between architectures is one [`Target`], in one small file.
 
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", target_has_atomic = "64"))]
 
 mod aarch64;
 mod arm;

@@ -3,7 +3,7 @@
 use unwind_core::ByteOrder;
 use unwind_core::ehabi::{EhabiSections, Section};
 
-use crate::ehabi::{Arm, Body, Frame, Made, Tables, probe};
+use crate::ehabi::{Arm, Body, Built, Frame, Made, Tables, probe};
 
 /// The first four bytes say how the others are meant; see [`probe`] for what must hold.
 pub fn ehabi(data: &[u8]) {
@@ -47,9 +47,13 @@ fn bytes(arch: &Arm, split: usize, place: u8, data: &[u8], frame: Frame) {
     probe(arch, &sections, frame);
 }
 
+fn functions(arch: &Arm, place: u8, data: &[u8], frame: Frame) {
+    probe(arch, &built(arch.order, place, data).sections(), frame);
+}
+
 /// Functions of 16 bytes, each with so many of the bytes as its first one says.
-fn functions(arch: &Arm, place: u8, mut data: &[u8], frame: Frame) {
-    let mut tables = Tables::new(arch.order);
+pub(super) fn built(order: ByteOrder, place: u8, mut data: &[u8]) -> Built {
+    let mut tables = Tables::new(order);
     tables.exidx_svma = u32::from(place) << 24;
     let mut start = 0x1_0000;
     while let Some((head, rest)) = data.split_first() {
@@ -74,6 +78,5 @@ fn functions(arch: &Arm, place: u8, mut data: &[u8], frame: Frame) {
         start += 16;
     }
     tables.text_end = u64::from(start) + 4;
-    let built = tables.build();
-    probe(arch, &built.sections(), frame);
+    tables.build()
 }

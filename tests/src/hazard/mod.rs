@@ -11,6 +11,7 @@
 mod case;
 mod cases;
 mod list;
+#[cfg(target_has_atomic = "64")]
 mod ours;
 mod scene;
 
@@ -18,5 +19,6 @@ pub use case::{
     Case, Earlier, Ended, Expect, Found, Image, MOST_FRAMES, Memories, Then, Unwinder, Verdict, judge,
 };
 pub use list::{HAZARDS, Hazard};
+#[cfg(target_has_atomic = "64")]
 pub use ours::Ours;
 pub use scene::{CODE, NOISE, STACK, Scene};

@@ -28,6 +28,7 @@ const MOST_TEXT: usize = 1 << 16;
 ///
 /// * a section that passes the full check never fails at lookup, with an index or without;
 /// * a scan finds what an index finds, in whatever state the table is;
+/// * the short way to a rule leads where the long one does;
 /// * what is found covers the address, and its row is the one that a walk over the rows gives;
 /// * no more sections, functions and rows come out than there are bytes for.
 pub fn probe(data: &[u8], svma: u64) -> Probe {
@@ -91,7 +92,13 @@ fn probe_section(section: &SFrameSection<'_>, most: usize, probe: &mut Probe) {
 /// The same through the source, for the architecture that the section is for.
 fn probe_source(section: &SFrameSection<'_>, index: SFrameIndex<'_>, svma: u64, is_valid: bool) {
     let source = SFrameSource::new(section.data(), section.svma());
-    for source in [source, source.with_index(index)] {
+    // With an index, every entry and row is read in full.
+    let in_full = source.with_index(index);
+    if is_valid || !section.header().is_sorted() {
+        let [found, truth] = [source, in_full].map(|source| lookup(section.abi(), &source, Pc::Exact(svma)));
+        assert_eq!(found, truth, "{svma:#x}");
+    }
+    for source in [source, in_full] {
         let exact = lookup(section.abi(), &source, Pc::Exact(svma));
         assert!(!is_valid || exact.is_ok(), "{svma:#x}: {exact:?}");
         assert!(!matches!(exact, Err(LookupError::Memory(_))));
