@@ -10,9 +10,9 @@ use crate::{Pc, UnwindUserFrame};
 /// words, so that it stays in registers.
 #[derive(Clone, Copy)]
 pub struct Plain {
-    /// From the lowest bits on: how far behind the base of the CFA the return address is, 32 bits; how far
-    /// behind that the CFA is, and the offset of the frame pointer from the CFA, 16 bits each. So the address
-    /// that a walk waits for is one addition away.
+    /// From the lowest bits on, 16 bits each: how far behind the base of the CFA the return address is; how far
+    /// behind that the CFA is; the offset of the frame pointer from the CFA; and a hint, see
+    /// [`hint`](Plain::hint). So the address that a walk waits for is one addition away.
     offsets: u64,
     /// As the constants below say, and other bits, which mean nothing. [`SET`] is never missing.
     meta: NonZeroU32,
@@ -73,8 +73,8 @@ impl Plain {
         }
         let meta = meta | flag(USE_FP, parts.use_fp) | flag(SAVES_FP, parts.saves_fp);
         let offsets = u64::from(ra_at)
-            | u64::from(parts.ra_off.wrapping_neg().cast_unsigned()).wrapping_shl(32)
-            | u64::from(parts.fp_off.cast_unsigned()).wrapping_shl(48);
+            | u64::from(parts.ra_off.checked_neg()?.cast_unsigned()).wrapping_shl(16)
+            | u64::from(parts.fp_off.cast_unsigned()).wrapping_shl(32);
         Some(Self::from_words(offsets, meta))
     }
 
@@ -91,6 +91,18 @@ impl Plain {
     /// The offsets, and the rest.
     pub(crate) fn to_words(self) -> (u64, u32) {
         (self.offsets, self.meta.get() & META)
+    }
+
+    /// Where a cache has found the rule of the caller the last time.
+    #[inline]
+    pub(crate) fn hint(&self) -> u16 {
+        let [.., a, b] = self.offsets.to_le_bytes();
+        u16::from_le_bytes([a, b])
+    }
+
+    /// The offsets with another hint.
+    pub(crate) fn with_hint(&self, hint: u16) -> u64 {
+        (self.offsets & NO_HINT) | u64::from(hint).wrapping_shl(48)
     }
 
     /// The kind of source that the rule is from.
@@ -141,35 +153,38 @@ impl Plain {
             return UnwindUserFrame::OUTERMOST;
         }
         let ra_off = i32::from(self.ra_to_cfa()).wrapping_neg();
-        let cfa_off = i32::from(self.ra_to_cfa()).saturating_add_unsigned(self.ra_at());
+        let cfa_off = i32::from(self.ra_to_cfa()).saturating_add(self.ra_at().into());
         let fp_off = self.saves_fp().then_some(i32::from(self.fp_off()));
         UnwindUserFrame::plain(self.use_fp(), cfa_off, ra_off, fp_off)
     }
 
     /// How far behind the base of the CFA the return address is.
     #[inline]
-    pub(crate) fn ra_at(&self) -> u32 {
-        let [a, b, c, d, ..] = self.offsets.to_le_bytes();
-        u32::from_le_bytes([a, b, c, d])
+    pub(crate) fn ra_at(&self) -> u16 {
+        let [a, b, ..] = self.offsets.to_le_bytes();
+        u16::from_le_bytes([a, b])
     }
 
     /// How far behind the return address the CFA is.
     #[inline]
     pub(crate) fn ra_to_cfa(&self) -> i16 {
-        let [.., a, b, _, _] = self.offsets.to_le_bytes();
+        let [_, _, a, b, ..] = self.offsets.to_le_bytes();
         i16::from_le_bytes([a, b])
     }
 
     #[inline]
     pub(crate) fn fp_off(&self) -> i16 {
-        let [.., a, b] = self.offsets.to_le_bytes();
+        let [.., a, b, _, _] = self.offsets.to_le_bytes();
         i16::from_le_bytes([a, b])
     }
 }
 
+/// All but the hint.
+const NO_HINT: u64 = u64::MAX >> 16;
+
 impl PartialEq for Plain {
     fn eq(&self, other: &Self) -> bool {
-        self.to_words() == other.to_words()
+        (self.offsets & NO_HINT, self.meta.get() & META) == (other.offsets & NO_HINT, other.meta.get() & META)
     }
 }
 
@@ -182,5 +197,70 @@ impl fmt::Debug for Plain {
             .field("kind", &self.kind())
             .field("trust", &self.trust())
             .finish()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::{CfaRule, FpRule, RaRule};
+
+    fn of(frame: UnwindUserFrame) -> Option<Plain> {
+        Plain::of(UnwindUserType::SFrame, frame, Trust::CallSite)
+    }
+
+    #[test]
+    fn what_is_plain_comes_back() {
+        for use_fp in [false, true] {
+            for cfa_off in [1, 8, 0x7fff, 0xffff] {
+                for ra_off in [0, -8, 8, i32::from(i16::MAX), i32::from(i16::MIN)] {
+                    for fp_off in [None, Some(0), Some(-16), Some(i16::MAX.into()), Some(i16::MIN.into())] {
+                        let frame = UnwindUserFrame::plain(use_fp, cfa_off, ra_off, fp_off);
+                        // The distance from it to the CFA is as wide.
+                        let fits = (0..0x1_0000).contains(&cfa_off.wrapping_add(ra_off))
+                            && ra_off != i16::MIN.into();
+                        let plain = of(frame);
+                        assert_eq!(plain.is_some(), fits, "{frame:?}");
+                        let Some(plain) = plain else { continue };
+                        let expected = (frame, UnwindUserType::SFrame, Trust::CallSite, false);
+                        assert_eq!(
+                            (plain.frame(), plain.kind(), plain.trust(), plain.is_outermost()),
+                            expected
+                        );
+                        let hinted = Plain::from_words(plain.with_hint(0xffff), plain.to_words().1);
+                        assert_eq!((hinted, hinted.frame(), hinted.hint()), (plain, frame, 0xffff));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn outermost_is_like_no_other() {
+        let outermost = of(UnwindUserFrame::OUTERMOST).unwrap();
+        assert!(outermost.is_outermost());
+        assert_eq!(outermost.frame(), UnwindUserFrame::OUTERMOST);
+        let cfa = CfaRule::Offset { base: crate::Base::Sp, offset: 0 };
+        let said = UnwindUserFrame::new(cfa, RaRule::Undefined, FpRule::Undefined);
+        assert_eq!(said, Some(UnwindUserFrame::OUTERMOST));
+        let plain = of(UnwindUserFrame::plain(false, 8, -8, None)).unwrap();
+        assert!(!outermost.goes_on_like(&plain) && !Plain::NONE.goes_on_like(&plain));
+        assert!(plain.goes_on_like(&plain));
+    }
+
+    #[test]
+    fn what_is_not_plain_is_refused() {
+        let plain = UnwindUserFrame::plain(false, 16, -8, None);
+        assert!(of(plain).is_some());
+        let far = [0, -8, 0x1_0000, i32::MAX].map(|cfa_off| UnwindUserFrame::plain(false, cfa_off, 0, None));
+        let wide = [0x8000, -0x8001].map(|off| UnwindUserFrame::plain(false, 0x9000, off, None));
+        let wide_fp = [0x8000, -0x8001].map(|off| UnwindUserFrame::plain(false, 16, -8, Some(off)));
+        let others = [plain.signal(), plain.with_sp_bound()];
+        for frame in far.into_iter().chain(wide).chain(wide_fp).chain(others) {
+            assert_eq!(of(frame), None, "{frame:?}");
+        }
+        let at_end = Found::new(Rule::Frame(plain), Trust::Exact).at_end(true);
+        assert_eq!(Plain::new(UnwindUserType::Dwarf, &at_end), None);
     }
 }

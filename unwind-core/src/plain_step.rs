@@ -106,7 +106,7 @@ trait Rules<A, M> {
     fn arch(&self) -> &A;
 
     /// The rule at a return pc, [`Plain::NONE`] where it is not plain; `None` where that is no code.
-    fn next(&self, pc: u64, memory: &mut M) -> Option<Plain>;
+    fn next(&self, pc: u64, callee: (u64, &Plain), memory: &mut M) -> Option<Plain>;
 }
 
 /// From tables.
@@ -123,9 +123,9 @@ impl<A: Arch, S: FrameSource<A>, M: MemoryReader> Rules<A, M> for ByTables<'_, A
     }
 
     #[inline(always)]
-    fn next(&self, pc: u64, memory: &mut M) -> Option<Plain> {
+    fn next(&self, pc: u64, callee: (u64, &Plain), memory: &mut M) -> Option<Plain> {
         // What is handed out at hand is code by contract.
-        match self.source.peek(self.arch, self.tables, &Query::new(Pc::Return(pc))) {
+        match self.source.peek_caller(self.arch, self.tables, &Query::new(Pc::Return(pc)), callee) {
             None if !may_be_code(self.source, pc) => None,
             None => {
                 let rule = ask(self.arch, self.source, self.tables, Pc::Return(pc), memory);
@@ -150,7 +150,7 @@ impl<A: Arch, S: FrameSource<A>, M> Rules<A, M> for AlongChain<'_, A, S> {
     }
 
     #[inline(always)]
-    fn next(&self, pc: u64, _: &mut M) -> Option<Plain> {
+    fn next(&self, pc: u64, _: (u64, &Plain), _: &mut M) -> Option<Plain> {
         may_be_code(self.source, pc).then_some(self.rule)
     }
 }
@@ -174,7 +174,7 @@ impl Run {
         // A step for each entry at most.
         while let Some(slot) = entries.get_mut(nr) {
             let Some(ahead) = Ahead::of(arch, &rule, &at, memory, &mut stop) else { break };
-            let Some(next) = rules.next(ahead.pc, memory) else { break };
+            let Some(next) = rules.next(ahead.pc, (at.pc, &rule), memory) else { break };
             let Some(fp) = caller_fp(arch, &rule, &at, &ahead, memory, &mut stop) else { break };
             at = Place { pc: ahead.pc, sp: ahead.sp, fp };
             *slot = ahead.pc;

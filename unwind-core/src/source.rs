@@ -479,6 +479,20 @@ pub trait FrameSource<A: Arch> {
         None
     }
 
+    /// What [`peek`](FrameSource::peek) has, for the caller of a frame whose pc (avma) and rule, as a peek had it, are
+    /// told: in case that helps to find it. It must be the same answer.
+    #[inline]
+    fn peek_caller(
+        &self,
+        arch: &A,
+        kinds: UnwindUserTypes,
+        query: &Query,
+        callee: (u64, &Plain),
+    ) -> Option<Plain> {
+        let _ = callee;
+        self.peek(arch, kinds, query)
+    }
+
     /// The rule at `query.pc` from the best of `kinds` that covers it, and which that is.
     ///
     /// The default asks [`lookup`](FrameSource::lookup) for one kind after the other.

@@ -1,6 +1,7 @@
 //! Sources made of sources: references, options, pairs.
 
 use crate::plain::Plain;
+use crate::plain_step::may_be_code;
 use crate::source::{
     CodeAt, Evaluated, Found, FrameSource, LookupError, Query, UnwindUserType, UnwindUserTypes,
 };
@@ -26,6 +27,17 @@ impl<A: Arch, S: FrameSource<A> + ?Sized> FrameSource<A> for &S {
     #[inline]
     fn peek(&self, arch: &A, kinds: UnwindUserTypes, query: &Query) -> Option<Plain> {
         (**self).peek(arch, kinds, query)
+    }
+
+    #[inline]
+    fn peek_caller(
+        &self,
+        arch: &A,
+        kinds: UnwindUserTypes,
+        query: &Query,
+        callee: (u64, &Plain),
+    ) -> Option<Plain> {
+        (**self).peek_caller(arch, kinds, query, callee)
     }
 
     #[inline]
@@ -146,7 +158,9 @@ impl<A: Arch, S: FrameSource<A>, T: FrameSource<A>> FrameSource<A> for (S, T) {
         // What the first one has at hand counts where the second has nothing better to say.
         let found = self.0.peek(arch, kinds, query)?;
         let better = kinds.better_than(found.kind()).intersection(self.1.types());
-        better.is_empty().then_some(found)
+        // What the first one knows nothing about may be no code for the second.
+        let is_code = query.pc.is_exact() || may_be_code(self, query.pc.address());
+        (better.is_empty() && is_code).then_some(found)
     }
 
     fn evaluate(

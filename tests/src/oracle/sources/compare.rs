@@ -1,8 +1,8 @@
 //! Follows a walk frame by frame, beside one that was made before.
 
 use unwind_core::{
-    Arch, End, Found, Frame, FrameSource, Frames, LookupError, Mark, MemoryReader, Pc, Register,
-    RegisterFile, RegisterSet, StepError, Trust, UnwindError,
+    Arch, Cut, End, Found, Frame, FrameSource, Frames, LookupError, Mark, MemoryReader, Pc, Register,
+    RegisterFile, RegisterSet, StepError, Trust, UnwindError, UnwindStacktrace,
 };
 
 use crate::oracle::judge::Walk;
@@ -80,7 +80,7 @@ where
     }
     let compared = walk.frames.len() as u64;
     // The walk in place may have been cut off at a number of frames.
-    if walk.end == End::Truncated(unwind_core::Cut::FrameLimit) {
+    if walk.end == End::Truncated(Cut::FrameLimit) {
         return Ok(Same { frames: compared, is_left: false });
     }
     let found = frames.next();
@@ -93,6 +93,32 @@ where
     }
     Err(Difference {
         text: format!("behind #{compared}: {found:x?}, {end:x?}; in place it ends: {:x?}", walk.end),
+    })
+}
+
+/// Compares what `unwind_user` found with `walk`; there was room for as many frames as that has.
+pub(super) fn at_once<Q>(
+    trace: &UnwindStacktrace,
+    entries: &[u64],
+    walk: &Walk<Q>,
+) -> Result<Same, Difference> {
+    let same =
+        entries.iter().zip(&walk.frames).take_while(|(entry, (frame, ..))| **entry == frame.pc.address());
+    let same = same.count();
+    let weakest = walk.frames.last().map(|(.., weakest)| *weakest);
+    // The walk in place may have been cut off at a number of frames.
+    let cut_off = matches!(walk.end, End::Truncated(Cut::FrameLimit))
+        && matches!(trace.end, End::Truncated(Cut::BufferFull));
+    let ends_so = cut_off || without_source(trace.end) == without_source(walk.end);
+    if same == walk.frames.len() && trace.nr == same && Some(trace.weakest) == weakest && ends_so {
+        return Ok(Same { frames: 0, is_left: false });
+    }
+    let frames = walk.frames.len();
+    Err(Difference {
+        text: format!(
+            "at once: {same} of {frames} frames are the same, {trace:x?}; in place it ends: {:x?}",
+            walk.end
+        ),
     })
 }
 

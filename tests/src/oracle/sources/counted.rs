@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use unwind_core::{
-    Arch, CallerRegisters, CodeAt, Evaluated, Found, FrameSource, LookupError, MemoryReader, Query,
+    Arch, CallerRegisters, CodeAt, Evaluated, Found, FrameSource, LookupError, MemoryReader, Plain, Query,
     RegisterFile, UnwindUserType, UnwindUserTypes,
 };
 
@@ -22,6 +22,12 @@ impl<S> Counted<S> {
     pub(super) fn asked(&self) -> u64 {
         self.asked.load(Ordering::Relaxed)
     }
+
+    /// What was not at hand is asked for again.
+    fn counted(&self, found: Option<Plain>) -> Option<Plain> {
+        self.asked.fetch_add(u64::from(found.is_some()), Ordering::Relaxed);
+        found
+    }
 }
 
 impl<A: Arch, S: FrameSource<A>> FrameSource<A> for Counted<S> {
@@ -38,6 +44,31 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for Counted<S> {
     ) -> Result<Option<Found>, LookupError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.source.lookup(arch, kind, query, memory)
+    }
+
+    fn peek(&self, arch: &A, kinds: UnwindUserTypes, query: &Query) -> Option<Plain> {
+        self.counted(self.source.peek(arch, kinds, query))
+    }
+
+    fn peek_caller(
+        &self,
+        arch: &A,
+        kinds: UnwindUserTypes,
+        query: &Query,
+        callee: (u64, &Plain),
+    ) -> Option<Plain> {
+        self.counted(self.source.peek_caller(arch, kinds, query, callee))
+    }
+
+    fn lookup_best(
+        &self,
+        arch: &A,
+        kinds: UnwindUserTypes,
+        query: &Query,
+        memory: &mut dyn MemoryReader,
+    ) -> Result<Option<(UnwindUserType, Found)>, LookupError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.source.lookup_best(arch, kinds, query, memory)
     }
 
     fn evaluate(

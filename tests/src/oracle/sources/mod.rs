@@ -238,6 +238,18 @@ impl<A: Arch, Q: RegisterFile, M: unwind_core::MemoryReader> Run<'_, '_, A, Q, M
         let frames = unwinder.frames(self.stop.registers, &mut *self.memory);
         let frames = frames.expect("the walk in place began");
         self.counts.add(follow(frames, self.stop.plain, 0, leaves));
+        if leaves.is_none() {
+            self.at_once(&unwinder);
+        }
+    }
+
+    /// The same walk by `unwind_user`, which goes from rule to rule in a loop of its own.
+    fn at_once<S: FrameSource<A>>(&mut self, unwinder: &Unwinder<A, S>) {
+        let mut entries = vec![0; self.stop.plain.frames.len()];
+        let trace = unwinder.unwind_user(self.stop.registers, &mut *self.memory, &mut entries);
+        let trace = trace.expect("the walk in place began");
+        let outcome = compare::at_once(&trace, &entries, self.stop.plain);
+        self.counts.add(outcome);
     }
 
     fn unwinder<S: FrameSource<A>>(&self, source: S) -> Unwinder<A, S> {
