@@ -7,36 +7,49 @@ use crate::{Broken, ByteOrder, SourceError, WordSize};
 /// A position in a section, and the end up to which it may be read.
 #[derive(Clone, Copy)]
 pub(super) struct Bytes<'d> {
-    slice: EndianSlice<'d, RunTimeEndian>,
-    /// The section offset of the end of `slice`.
+    rest: &'d [u8],
+    /// The section offset of the end of `rest`, and [`IS_BIG`] where numbers begin with their highest byte: in
+    /// one word, as many of these are on the stack.
     end: u64,
 }
 
+/// No section is that long.
+const IS_BIG: u64 = 1 << 63;
+
 impl<'d> Bytes<'d> {
+    /// No bytes.
+    pub(super) fn none() -> Self {
+        Bytes::new(&[], 0, ByteOrder::Little)
+    }
+
     /// The bytes of `section` from `offset` to its end; none where that is beyond it.
     pub(super) fn new(section: &'d [u8], offset: u64, order: ByteOrder) -> Self {
         let from = usize::try_from(offset).ok().and_then(|offset| section.get(offset..));
-        let slice = EndianSlice::new(from.unwrap_or_default(), endian(order));
-        Bytes { slice, end: u64::try_from(section.len()).unwrap_or(u64::MAX) }
+        let end = u64::try_from(section.len()).unwrap_or(u64::MAX) & !IS_BIG;
+        let order = match order {
+            ByteOrder::Little => 0,
+            ByteOrder::Big => IS_BIG,
+        };
+        Bytes { rest: from.unwrap_or_default(), end: end | order }
     }
 
     /// What gimli left of `whole`.
     pub(super) fn from_slice(slice: EndianSlice<'d, RunTimeEndian>, whole: &Bytes<'d>) -> Self {
-        Bytes { slice, end: whole.end }
+        whole.with_rest(slice.slice())
     }
 
     /// The section offset of the next byte.
     pub(super) fn offset(&self) -> u64 {
-        self.end.saturating_sub(self.len())
+        (self.end & !IS_BIG).saturating_sub(self.len())
     }
 
     /// How many bytes are left.
     pub(super) fn len(&self) -> u64 {
-        u64::try_from(self.slice.len()).unwrap_or(u64::MAX)
+        u64::try_from(self.rest.len()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.slice.is_empty()
+        self.rest.is_empty()
     }
 
     /// An error here.
@@ -70,7 +83,7 @@ impl<'d> Bytes<'d> {
     /// The next bytes.
     #[inline]
     fn take<const N: usize>(&mut self) -> Result<[u8; N], SourceError> {
-        match self.slice.slice().split_first_chunk() {
+        match self.rest.split_first_chunk() {
             Some((bytes, rest)) => {
                 *self = self.with_rest(rest);
                 Ok(*bytes)
@@ -81,19 +94,19 @@ impl<'d> Bytes<'d> {
 
     #[inline]
     fn is_little(&self) -> bool {
-        self.slice.endian() == RunTimeEndian::Little
+        self.end & IS_BIG == 0
     }
 
     /// What is left, as it lies there.
     #[inline]
     pub(super) fn rest(&self) -> &'d [u8] {
-        self.slice.slice()
+        self.rest
     }
 
     /// The same position further on, where `rest`, an end of what was left, begins.
     #[inline]
     pub(super) fn with_rest(&self, rest: &'d [u8]) -> Self {
-        Bytes { slice: EndianSlice::new(rest, self.slice.endian()), end: self.end }
+        Bytes { rest, end: self.end }
     }
 
     /// A word of the target.
@@ -115,13 +128,17 @@ impl<'d> Bytes<'d> {
 
     #[inline(never)]
     fn long_uleb128(&mut self) -> Result<u64, SourceError> {
-        let at = *self;
-        self.slice.read_uleb128().map_err(|error| at.error(broken(error)))
+        let mut slice = self.slice();
+        let value = slice.read_uleb128().map_err(|error| self.error(broken(error)))?;
+        self.rest = slice.slice();
+        Ok(value)
     }
 
     pub(super) fn sleb128(&mut self) -> Result<i64, SourceError> {
-        let at = *self;
-        self.slice.read_sleb128().map_err(|error| at.error(broken(error)))
+        let mut slice = self.slice();
+        let value = slice.read_sleb128().map_err(|error| self.error(broken(error)))?;
+        self.rest = slice.slice();
+        Ok(value)
     }
 
     /// The next `length` bytes, on their own.
@@ -133,26 +150,25 @@ impl<'d> Bytes<'d> {
         };
         let first = self.with_rest(first);
         *self = self.with_rest(rest);
-        Ok(Bytes { end: self.offset(), ..first })
+        Ok(Bytes { end: self.offset() | (self.end & IS_BIG), ..first })
     }
 
-    /// The bytes up to the next zero, which is skipped.
-    pub(super) fn null_terminated(&mut self) -> Result<&'d [u8], SourceError> {
-        let at = *self;
-        let slice = self.slice.read_null_terminated_slice().map_err(|error| at.error(broken(error)))?;
-        Ok(slice.slice())
+    /// The bytes up to the next zero, which is skipped; `None` where there are more than `most`.
+    pub(super) fn null_terminated(&mut self, most: usize) -> Result<Option<&'d [u8]>, SourceError> {
+        let rest = self.rest();
+        let seen = rest.get(..=most).unwrap_or(rest);
+        let Some(length) = seen.iter().position(|byte| *byte == 0) else {
+            return if rest.len() > most { Ok(None) } else { Err(self.error(Broken::UnexpectedEnd)) };
+        };
+        let (string, behind) = rest.split_at_checked(length).unwrap_or_default();
+        *self = self.with_rest(behind.get(1..).unwrap_or_default());
+        Ok(Some(string))
     }
 
     /// What is left, for gimli to parse.
     pub(super) fn slice(&self) -> EndianSlice<'d, RunTimeEndian> {
-        self.slice
-    }
-}
-
-fn endian(order: ByteOrder) -> RunTimeEndian {
-    match order {
-        ByteOrder::Little => RunTimeEndian::Little,
-        ByteOrder::Big => RunTimeEndian::Big,
+        let endian = if self.is_little() { RunTimeEndian::Little } else { RunTimeEndian::Big };
+        EndianSlice::new(self.rest, endian)
     }
 }
 

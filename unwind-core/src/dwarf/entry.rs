@@ -9,6 +9,10 @@ use super::bytes::Bytes;
 use super::section::{Flavor, Input};
 use crate::{Broken, LookupError, Register, SourceError, WordSize};
 
+/// The most letters of an augmentation. A CIE is parsed for each of its FDEs, so that a long one would make a
+/// scan quadratic; those that are known are seven.
+const LETTERS: usize = 16;
+
 /// One entry of a section: its identity, before anything else of it is parsed.
 #[derive(Clone, Copy)]
 pub(super) struct Entry<'d> {
@@ -53,6 +57,11 @@ pub(super) struct Fde<'d> {
 }
 
 impl Fde<'_> {
+    /// Room for an FDE.
+    pub(super) fn blank() -> Self {
+        Fde { offset: 0, start: 0, length: 0, cie: Cie::blank(WordSize::Eight), instructions: Bytes::none() }
+    }
+
     /// Whether `svma` is in the range, which may wrap around the end of the address space.
     pub(super) fn contains(&self, svma: u64) -> bool {
         self.cie.address_size.truncate(svma.wrapping_sub(self.start)) < self.length
@@ -109,7 +118,7 @@ pub(super) fn entry_at<'d>(input: &Input<'d, '_>, offset: u64) -> Result<Option<
 
 impl<'d> Entry<'d> {
     /// Parses this entry as a CIE.
-    fn parse_cie(&self, input: &Input<'d, '_>) -> Result<Cie<'d>, SourceError> {
+    fn parse_cie(&self, input: &Input<'d, '_>, cie: &mut Cie<'d>) -> Result<(), SourceError> {
         let error = |broken| SourceError { broken, offset: self.offset };
         if self.cie.is_some() {
             return Err(error(Broken::BadCie));
@@ -119,43 +128,41 @@ impl<'d> Entry<'d> {
         if !matches!(version, 1 | 3 | 4) {
             return Err(error(Broken::UnknownVersion));
         }
-        let augmentation = bytes.null_terminated()?;
-        let mut address_size = input.word;
-        let mut segment_size = 0;
+        let augmentation = bytes.null_terminated(LETTERS)?.ok_or(error(Broken::UnknownAugmentation))?;
+        *cie = Cie::blank(input.word);
         if input.flavor == Flavor::DebugFrame && version == 4 {
-            address_size = WordSize::from_bytes(bytes.u8()?).ok_or(error(Broken::BadCie))?;
-            segment_size = bytes.u8()?;
+            cie.address_size = WordSize::from_bytes(bytes.u8()?).ok_or(error(Broken::BadCie))?;
+            cie.segment_size = bytes.u8()?;
         }
         if augmentation == b"eh" {
             // GCC 2's: the address of an exception table.
-            bytes.word(address_size)?;
+            bytes.word(cie.address_size)?;
         }
-        let code_alignment = bytes.uleb128()?;
-        let data_alignment = bytes.sleb128()?;
+        cie.code_alignment = bytes.uleb128()?;
+        cie.data_alignment = bytes.sleb128()?;
         let number = if version == 1 { u64::from(bytes.u8()?) } else { bytes.uleb128()? };
-        let return_address = u16::try_from(number).map_err(|_| error(Broken::BadCie))?;
-        let mut cie = Cie {
-            code_alignment,
-            data_alignment,
-            return_address: Register(return_address),
-            is_signal: false,
-            is_key_b: false,
-            instructions: bytes,
-            pointer_encoding: 0,
-            address_size,
-            segment_size,
-            has_augmentation_data: false,
-        };
+        cie.return_address = Register(u16::try_from(number).map_err(|_| error(Broken::BadCie))?);
+        cie.instructions = bytes;
         if augmentation != b"eh" {
             cie.parse_augmentation(augmentation, input, self.offset)?;
         }
-        Ok(cie)
+        Ok(())
     }
 
     /// Parses this entry as an FDE; `None` if it is a CIE, or belongs to another segment.
     pub(super) fn parse_fde(&self, input: &mut Input<'d, '_>) -> Result<Option<Fde<'d>>, LookupError> {
+        let mut fde = Fde::blank();
+        Ok(self.parse_fde_into(input, &mut fde)?.then_some(fde))
+    }
+
+    /// The same, in the place of `fde`: whether it is one.
+    pub(super) fn parse_fde_into(
+        &self,
+        input: &mut Input<'d, '_>,
+        fde: &mut Fde<'d>,
+    ) -> Result<bool, LookupError> {
         let Some(cie_offset) = self.cie else {
-            return Ok(None);
+            return Ok(false);
         };
         let bad_cie = SourceError { broken: Broken::BadCie, offset: self.offset };
         // Padding is no CIE. It is not passed over here, or as many entries as there are could each do so.
@@ -163,38 +170,56 @@ impl<'d> Entry<'d> {
             return Err(bad_cie.into());
         }
         let cie = entry_at(input, cie_offset)?.filter(|entry| entry.offset == cie_offset).ok_or(bad_cie)?;
-        let cie = cie.parse_cie(input)?;
-        self.parse_fde_of(input, cie)
+        cie.parse_cie(input, &mut fde.cie)?;
+        self.parse_fde_of(input, fde)
     }
 
-    /// Parses this entry as an FDE, its CIE being known; `None` if it belongs to another segment.
+    /// Parses this entry as an FDE whose CIE is that of `fde`: whether it is one.
     #[inline]
     pub(super) fn parse_fde_of(
         &self,
         input: &mut Input<'d, '_>,
-        cie: Cie<'d>,
-    ) -> Result<Option<Fde<'d>>, LookupError> {
+        fde: &mut Fde<'d>,
+    ) -> Result<bool, LookupError> {
+        let cie = &fde.cie;
         let mut bytes = self.body;
         let mut segment = bytes.split(u64::from(cie.segment_size))?;
         // At most 255 times: the size is a byte.
         while !segment.is_empty() {
             if segment.u8()? != 0 {
-                return Ok(None);
+                return Ok(false);
             }
         }
         let encoding = cie.pointer_encoding;
-        let start = input.pointer(&mut bytes, encoding, cie.address_size)?;
+        fde.offset = self.offset;
+        fde.start = input.pointer(&mut bytes, encoding, cie.address_size)?;
         let length = encoded_value(&mut bytes, encoding & FORMAT, cie.address_size)?;
-        let length = cie.address_size.truncate(length);
+        fde.length = cie.address_size.truncate(length);
         if cie.has_augmentation_data {
             let length = bytes.uleb128()?;
             bytes.split(length)?;
         }
-        Ok(Some(Fde { offset: self.offset, start, length, cie, instructions: bytes }))
+        fde.instructions = bytes;
+        Ok(true)
     }
 }
 
 impl<'d> Cie<'d> {
+    fn blank(address_size: WordSize) -> Self {
+        Cie {
+            code_alignment: 0,
+            data_alignment: 0,
+            return_address: Register(0),
+            is_signal: false,
+            is_key_b: false,
+            instructions: Bytes::none(),
+            pointer_encoding: 0,
+            address_size,
+            segment_size: 0,
+            has_augmentation_data: false,
+        }
+    }
+
     fn parse_augmentation(
         &mut self,
         augmentation: &[u8],
@@ -258,8 +283,8 @@ impl<'d> Input<'d, '_> {
         let base = match encoding & APPLICATION {
             0x00 => Some(0),
             0x10 => Some(self.svma().wrapping_add(bytes.offset())),
-            0x20 => self.text_svma,
-            0x30 => self.data_svma,
+            0x20 => self.sections.text_svma,
+            0x30 => self.sections.got_svma,
             ALIGNED => {
                 self.align(bytes, encoding, word)?;
                 Some(0)
@@ -298,5 +323,52 @@ pub(super) fn encoded_value(bytes: &mut Bytes<'_>, format: u8, word: WordSize) -
         0x0a => bytes.u16().map(|value| i64::from(value.cast_signed()).cast_unsigned()),
         0x0b => bytes.u32().map(|value| i64::from(value.cast_signed()).cast_unsigned()),
         _ => Err(unknown),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::as_conversions, reason = "tests")]
+mod tests {
+    extern crate std;
+
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::dwarf::testing::{KINDS, Kind, four};
+    use crate::dwarf::{DwarfSections, DwarfSource, Section};
+
+    /// A CIE whose augmentation has so many letters, and an FDE.
+    fn section(kind: &Kind, letters: usize) -> Vec<u8> {
+        let mut cie = vec![0, 0, 0, 0, 1, b'z'];
+        cie.extend(vec![b'S'; letters - 1]);
+        // Factors, return address, no data.
+        cie.extend([0, 1, 0x78, 16, 0]);
+        let mut fde = four(kind.order, cie.len() as u64 + 8).to_vec();
+        // An address and a length of a word each, no data.
+        fde.extend(vec![1; 2 * usize::from(kind.word.bytes())]);
+        fde.push(0);
+        let mut section = Vec::new();
+        for entry in [cie, fde] {
+            section.extend(four(kind.order, entry.len() as u64));
+            section.extend(entry);
+        }
+        section
+    }
+
+    #[test]
+    fn an_augmentation_has_no_more_letters_than_are_read() {
+        for kind in &KINDS {
+            for letters in [1, LETTERS, LETTERS + 1, 1000] {
+                let data = section(kind, letters);
+                let eh_frame = Some(Section { data: &data, svma: 0 });
+                let source = DwarfSource::new(DwarfSections { eh_frame, ..DwarfSections::default() });
+                let function = source.functions(kind, Flavor::EhFrame).next();
+                let function = function.map(|function| function.map(|function| function.is_signal()));
+                let unknown = SourceError { broken: Broken::UnknownAugmentation, offset: 0 };
+                let expected = if letters > LETTERS { Err(unknown.into()) } else { Ok(letters > 1) };
+                assert_eq!(function, Some(expected), "{letters}");
+            }
+        }
     }
 }

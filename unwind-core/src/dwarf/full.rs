@@ -3,7 +3,8 @@
 
 use super::entry::Fde;
 use super::expression::{Concrete, STACK, evaluate};
-use super::row::{Cfa, Column, ExpressionAt, Row, row_at};
+use super::row::{Cfa, Column, ExpressionAt, Mentioned, Row, row_at};
+use super::rule::{COLUMNS, columns};
 use super::section::Input;
 use crate::register::TRACKED;
 use crate::{
@@ -11,8 +12,9 @@ use crate::{
     RegisterFile, SourceError, WordSize,
 };
 
-/// How many columns are evaluated in one run over the row machine: enough for what x86-64 saves.
-const BATCH: usize = 8;
+/// How many columns are evaluated in one run over the row machine: as many as for any other row, so that there
+/// is no larger one on the stack. Few functions say more about the other registers.
+const BATCH: usize = COLUMNS;
 
 /// Evaluates the row of `fde` at the pc of `query`.
 pub(super) struct Full<'e, A> {
@@ -24,20 +26,31 @@ pub(super) struct Full<'e, A> {
 }
 
 impl<A: Arch> Full<'_, A> {
-    pub(super) fn evaluate<'d>(
+    /// Puts the row in the place of `row`, and says which registers the function mentions.
+    pub(super) fn row<'d>(
         &self,
         input: &mut Input<'d, '_>,
         fde: &Fde<'d>,
-        caller: &mut dyn CallerRegisters,
-    ) -> Result<Evaluated, LookupError> {
+        row: &mut Row<COLUMNS>,
+    ) -> Result<Mentioned, LookupError> {
+        let columns = columns(self.arch, fde.cie.return_address);
+        row_at(input, self.arch.cfi_vendor(), fde, self.svma, &columns, row)
+    }
+
+    /// Evaluates what a walk rests on.
+    #[inline(never)]
+    pub(super) fn evaluate(
+        &self,
+        input: &mut Input<'_, '_>,
+        fde: &Fde<'_>,
+        row: &Row<COLUMNS>,
+    ) -> Result<Option<Evaluated>, LookupError> {
         let (arch, cie) = (self.arch, &fde.cie);
         let error = |broken| LookupError::Broken(SourceError { broken, offset: fde.offset });
         let kind = if cie.is_signal { FrameKind::Signal } else { FrameKind::Call };
-        let columns = [cie.return_address, arch.fp(), arch.sp()];
-        let row = row_at(input, arch.cfi_vendor(), fde, self.svma, &columns)?;
         let [ra, fp, sp] = row.columns;
         if ra == Column::Undefined {
-            return Ok(Evaluated { cfa: 0, ra: None, sp: None, fp: None, kind });
+            return Ok(Some(Evaluated { cfa: 0, ra: None, sp: None, fp: None, kind }));
         }
         let cfa = match row.cfa {
             Cfa::Undefined => return Err(error(Broken::NoCfa)),
@@ -49,7 +62,7 @@ impl<A: Arch> Full<'_, A> {
         };
         let same = matches!(ra, Column::Unspecified | Column::SameValue);
         if (same && Some(cie.return_address) == arch.ip())
-            || matches!(ra, Column::Register(register) if Some(register) == arch.ip())
+            || matches!(ra, Column::Register(holder) if Some(holder.register()) == arch.ip())
         {
             return Err(error(Broken::NoReturnAddress));
         }
@@ -63,15 +76,16 @@ impl<A: Arch> Full<'_, A> {
             Column::Unspecified | Column::SameValue | Column::Undefined => None,
             rule => self.column(input, rule, arch.sp(), cfa)?,
         };
-        self.others(input, fde, cfa, caller)?;
-        Ok(Evaluated { cfa, ra, sp, fp, kind })
+        Ok(Some(Evaluated { cfa, ra, sp, fp, kind }))
     }
 
-    /// The wanted registers beside ip, sp and fp, a batch at a time.
-    fn others<'d>(
+    /// The wanted registers beside ip, sp and fp, a batch at a time where the function mentions them.
+    #[inline(never)]
+    pub(super) fn others<'d>(
         &self,
         input: &mut Input<'d, '_>,
         fde: &Fde<'d>,
+        mentioned: Mentioned,
         cfa: u64,
         caller: &mut dyn CallerRegisters,
     ) -> Result<(), LookupError> {
@@ -89,7 +103,9 @@ impl<A: Arch> Full<'_, A> {
                 if here.contains(&register) || Some(register) == arch.ip() || !caller.wants(register) {
                     continue;
                 }
-                if let Some(slot) = slots.next() {
+                if !mentioned.has(register) {
+                    self.set(input, Column::Unspecified, register, cfa, caller)?;
+                } else if let Some(slot) = slots.next() {
                     *slot = register;
                     filled = filled.saturating_add(1);
                 }
@@ -97,17 +113,33 @@ impl<A: Arch> Full<'_, A> {
             if filled == 0 {
                 return Ok(());
             }
-            let row: Row<BATCH> = row_at(input, arch.cfi_vendor(), fde, self.svma, &batch)?;
-            for (register, rule) in batch.into_iter().zip(row.columns).take(filled) {
-                if let Some(value) = self.column(input, rule, register, cfa)? {
-                    caller.set(register, value);
-                }
+            let mut row = Row::<BATCH>::BLANK;
+            row_at(input, arch.cfi_vendor(), fde, self.svma, &batch, &mut row)?;
+            for (register, rule) in batch.iter().zip(&row.columns).take(filled) {
+                self.set(input, *rule, *register, cfa, caller)?;
             }
         }
         Ok(())
     }
 
+    /// States the caller's value of a register, if it is known.
+    #[inline(never)]
+    fn set(
+        &self,
+        input: &mut Input<'_, '_>,
+        rule: Column,
+        register: Register,
+        cfa: u64,
+        caller: &mut dyn CallerRegisters,
+    ) -> Result<(), LookupError> {
+        if let Some(value) = self.column(input, rule, register, cfa)? {
+            caller.set(register, value);
+        }
+        Ok(())
+    }
+
     /// The caller's value of a register; `None` where it is lost.
+    #[inline]
     fn column(
         &self,
         input: &mut Input<'_, '_>,
@@ -133,7 +165,7 @@ impl<A: Arch> Full<'_, A> {
                 }
             }
             Column::ValOffset(offset) => Some(at_cfa(offset)?),
-            Column::Register(holder) => self.registers.get(holder),
+            Column::Register(holder) => self.registers.get(holder.register()),
             Column::Expression(expression) => {
                 let place = self.expression(input, expression, Some(cfa))?;
                 Some(input.read_register(place, self.arch.register_size())?)

@@ -228,7 +228,7 @@ impl<'d, A: Arch> DwarfFunction<'d, A> {
         DwarfRow { start, length, is_ra_signed, rule }
     }
 
-    fn input<'m>(&self, memory: &'m mut NoMemory) -> Result<Input<'d, 'm>, LookupError> {
+    fn input<'m>(&'m self, memory: &'m mut NoMemory) -> Result<Input<'d, 'm>, LookupError> {
         let missing = SourceError { broken: Broken::Malformed, offset: self.fde.offset };
         Ok(Input::new(&self.arch, &self.sections, self.flavor, 0, memory).ok_or(missing)?)
     }

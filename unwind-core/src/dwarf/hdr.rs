@@ -2,6 +2,7 @@
 
 use super::bytes::Bytes;
 use super::entry::{FORMAT, Fde, encoded_value, entry_at};
+use super::plain_entry::{number, size};
 use super::section::{Input, Section};
 use crate::{Broken, ByteOrder, LookupError, SourceError, WordSize};
 
@@ -20,13 +21,28 @@ pub(super) struct SearchTable<'d> {
 }
 
 /// What a search in the table came to.
-pub(super) enum Search<'d> {
-    /// This FDE covers the address.
-    Found(Fde<'d>),
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Search {
+    /// An FDE covers the address.
+    Found,
     /// None does.
     NotCovered,
     /// The table cannot be searched, or does not tell the truth: `.eh_frame` must be scanned.
     Unusable,
+}
+
+/// Finds the FDE that covers `svma` by the header, and puts it in the place of `fde`.
+#[inline(never)]
+pub(super) fn search<'d>(
+    hdr: Option<Section<'d>>,
+    input: &mut Input<'d, '_>,
+    svma: u64,
+    fde: &mut Fde<'d>,
+) -> Result<Search, LookupError> {
+    match hdr.and_then(|hdr| SearchTable::parse(hdr, input)) {
+        Some(table) => table.search(input, svma, fde),
+        None => Ok(Search::Unusable),
+    }
 }
 
 impl<'d> SearchTable<'d> {
@@ -63,14 +79,39 @@ impl<'d> SearchTable<'d> {
             entry_size,
             word,
             order: input.order,
-            text_svma: input.text_svma,
+            text_svma: input.sections.text_svma,
         };
         table.base(0)?;
         Some(table)
     }
 
-    /// Finds the FDE that covers `svma`.
-    pub(super) fn search(&self, input: &mut Input<'d, '_>, svma: u64) -> Result<Search<'d>, LookupError> {
+    /// Finds the FDE that covers `svma`, and puts it in the place of `fde`.
+    #[inline]
+    fn search(&self, input: &mut Input<'d, '_>, svma: u64, fde: &mut Fde<'d>) -> Result<Search, LookupError> {
+        let bisected = self.bisect(svma)?;
+        let Some(after) = self.linked_after(svma).or(bisected) else {
+            return Ok(Search::Unusable);
+        };
+        match self.search_below(input, svma, after, fde) {
+            Ok(Search::Found) => Ok(Search::Found),
+            // Distances wrap around, far from the section: then the long way counts.
+            _ if bisected != Some(after) => match bisected {
+                Some(after) => self.search_below(input, svma, after, fde),
+                None => Ok(Search::Unusable),
+            },
+            found => found,
+        }
+    }
+
+    /// How many entries begin at or below `svma`, by the short way.
+    #[inline(never)]
+    fn linked_after(&self, svma: u64) -> Option<u64> {
+        LinkedTable::parse(self.section, self.word, self.order).map(|table| table.after(svma))
+    }
+
+    /// How many entries begin at or below `svma`; `None` where the table is not sorted.
+    #[inline(never)]
+    fn bisect(&self, svma: u64) -> Result<Option<u64>, SourceError> {
         // Entries below `low` begin at or below `svma`, those from `high` on above it. The values at
         // both ends bound every value between them, unless the table is not sorted.
         let (mut low, mut high) = (0, self.count);
@@ -80,7 +121,7 @@ impl<'d> SearchTable<'d> {
             let middle = low.midpoint(high);
             let start = self.start(middle)?;
             if start < least || start > most {
-                return Ok(Search::Unusable);
+                return Ok(None);
             }
             if start <= svma {
                 low = middle.saturating_add(1);
@@ -90,23 +131,32 @@ impl<'d> SearchTable<'d> {
                 most = start;
             }
         }
+        Ok(Some(low))
+    }
+
+    /// Finds the FDE that covers `svma` among the entries before this one.
+    #[inline(never)]
+    fn search_below(
+        &self,
+        input: &mut Input<'d, '_>,
+        svma: u64,
+        after: u64,
+        fde: &mut Fde<'d>,
+    ) -> Result<Search, LookupError> {
         // Functions of no length cover nothing: they share their address with the real one, or lie in the
         // midst of it. Where the table has nothing else below `svma`, this goes through all of them.
-        let mut index = low;
+        let mut index = after;
         let mut real = None;
         while let Some(previous) = index.checked_sub(1) {
             let start = self.start(previous)?;
             if real.is_some_and(|real| real != start) {
                 break;
             }
-            let Some(fde) = self.fde(input, previous)? else {
-                return Ok(Search::Unusable);
-            };
-            if fde.start != start {
+            if !self.fde(input, previous, fde)? || fde.start != start {
                 return Ok(Search::Unusable);
             }
             if fde.contains(svma) {
-                return Ok(Search::Found(fde));
+                return Ok(Search::Found);
             }
             if fde.length > 0 {
                 real = Some(start);
@@ -119,10 +169,11 @@ impl<'d> SearchTable<'d> {
     /// Compares every entry with what it points to, and their order.
     pub(super) fn verify(&self, input: &mut Input<'d, '_>) -> Result<(), LookupError> {
         let mut last = 0;
+        let mut fde = Fde::blank();
         for index in 0..self.count {
             let start = self.start(index)?;
-            let fde = self.fde(input, index)?;
-            if start < last || fde.is_none_or(|fde| fde.start != start) {
+            let is_one = self.fde(input, index, &mut fde)?;
+            if start < last || !is_one || fde.start != start {
                 let offset = self.offset.saturating_add(index.saturating_mul(self.entry_size));
                 return Err(SourceError { broken: Broken::BadIndex, offset }.into());
             }
@@ -143,34 +194,26 @@ impl<'d> SearchTable<'d> {
         Some((start, self.word.truncate(address.wrapping_sub(input.svma()))))
     }
 
-    /// The FDE that an entry points to; `None` where it points to none.
-    fn fde(&self, input: &mut Input<'d, '_>, index: u64) -> Result<Option<Fde<'d>>, LookupError> {
+    /// Puts the FDE that an entry points to in the place of `fde`: whether it points to one.
+    #[inline(always)]
+    fn fde(&self, input: &mut Input<'d, '_>, index: u64, fde: &mut Fde<'d>) -> Result<bool, LookupError> {
         let address = self.entry(index)?.1;
         let offset = self.word.truncate(address.wrapping_sub(input.svma()));
         match entry_at(input, offset) {
-            Ok(Some(entry)) if entry.offset == offset && entry.cie.is_some() => entry.parse_fde(input),
-            _ => Ok(None),
+            Ok(Some(entry)) if entry.offset == offset => entry.parse_fde_into(input, fde),
+            _ => Ok(false),
         }
     }
 
     /// The two addresses of an entry.
-    #[inline]
+    #[inline(always)]
     fn entry(&self, index: u64) -> Result<(u64, u64), SourceError> {
-        // What every linker writes: two distances from the section.
-        const DATAREL_SDATA4: u8 = 0x3b;
         if self.encoding == DATAREL_SDATA4
             && let Some(at) = usize::try_from(self.offset.saturating_add(index.saturating_mul(8))).ok()
             && let Some([a, b, c, d, e, f, g, h]) = self.section.data.get(at..).and_then(<[u8]>::first_chunk)
         {
-            let read = match self.order {
-                ByteOrder::Little => i32::from_le_bytes,
-                ByteOrder::Big => i32::from_be_bytes,
-            };
-            let pointer = |bytes| {
-                let value = i64::from(read(bytes)).cast_unsigned();
-                self.word.wrapping_offset(self.section.svma, value)
-            };
-            return Ok((pointer([*a, *b, *c, *d]), pointer([*e, *f, *g, *h])));
+            let address = |bytes| datarel(self.section.svma, self.word, self.order, bytes);
+            return Ok((address([*a, *b, *c, *d]), address([*e, *f, *g, *h])));
         }
         self.entry_of_any(index)
     }
@@ -198,4 +241,82 @@ impl<'d> SearchTable<'d> {
             _ => None,
         }
     }
+}
+
+/// The encoding that every linker writes: distances from the section.
+const DATAREL_SDATA4: u8 = 0x3b;
+
+/// An address of this encoding, for a section at `svma`.
+#[inline]
+fn datarel(svma: u64, word: WordSize, order: ByteOrder, bytes: [u8; 4]) -> u64 {
+    let distance = i64::from(number(order, bytes).cast_signed());
+    word.wrapping_offset(svma, distance.cast_unsigned())
+}
+
+/// A search table as every linker writes it, for the short way.
+pub(super) struct LinkedTable<'d> {
+    entries: &'d [[u8; 8]],
+    svma: u64,
+    word: WordSize,
+    order: ByteOrder,
+}
+
+impl<'d> LinkedTable<'d> {
+    /// Reads the header: `None` where it says anything uncommon.
+    #[inline]
+    pub(super) fn parse(section: Section<'d>, word: WordSize, order: ByteOrder) -> Option<Self> {
+        let (head, table) = section.data.split_first_chunk()?;
+        // The version, `.eh_frame`'s address and the number of entries, both of four bytes.
+        let [1, 0x03 | 0x0b | 0x13 | 0x1b | 0x3b, 0x03, DATAREL_SDATA4, _, _, _, _, c0, c1, c2, c3] = *head
+        else {
+            return None;
+        };
+        let (entries, _) = table.as_chunks();
+        let count = size(order, [c0, c1, c2, c3])?;
+        Some(LinkedTable {
+            entries: entries.get(..count).unwrap_or(entries),
+            svma: section.svma,
+            word,
+            order,
+        })
+    }
+
+    /// How many entries begin at or below `svma`.
+    #[inline]
+    fn after(&self, svma: u64) -> u64 {
+        u64::try_from(self.partition(svma)).unwrap_or(u64::MAX)
+    }
+
+    #[inline(always)]
+    fn partition(&self, svma: u64) -> usize {
+        let distance = match self.word {
+            WordSize::Eight => svma.wrapping_sub(self.svma).cast_signed(),
+            // Addresses wrap around, and distances with them.
+            WordSize::Four => i64::from(low_half(svma.wrapping_sub(self.svma)).cast_signed()),
+        };
+        let Ok(distance) = i32::try_from(distance) else {
+            return if distance < 0 { 0 } else { self.entries.len() };
+        };
+        let order = self.order;
+        self.entries
+            .partition_point(|[a, b, c, d, ..]| number(order, [*a, *b, *c, *d]).cast_signed() <= distance)
+    }
+
+    /// The last function that begins at or below `svma`: its address, and its FDE's.
+    #[inline(always)]
+    pub(super) fn last_at_or_below(&self, svma: u64) -> Option<(u64, u64)> {
+        let [a, b, c, d, e, f, g, h] = *self.entries.get(self.partition(svma).checked_sub(1)?)?;
+        Some((self.address([a, b, c, d]), self.address([e, f, g, h])))
+    }
+
+    #[inline]
+    fn address(&self, bytes: [u8; 4]) -> u64 {
+        datarel(self.svma, self.word, self.order, bytes)
+    }
+}
+
+#[inline]
+fn low_half(word: u64) -> u32 {
+    let [a, b, c, d, ..] = word.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }

@@ -121,27 +121,27 @@ impl<'i> DwarfIndex<'i> {
         self.broken.is_some()
     }
 
-    /// The FDE that covers `svma`.
-    pub(super) fn search<'d>(
+    /// Puts the FDE that covers `svma` in the place of `fde`: whether there is one.
+    #[inline(never)]
+    fn search<'d>(
         &self,
         input: &mut Input<'d, '_>,
         svma: u64,
-    ) -> Result<Option<Fde<'d>>, LookupError> {
+        fde: &mut Fde<'d>,
+    ) -> Result<bool, LookupError> {
         let after = self.entries.partition_point(|entry| entry.start <= svma);
         let candidates = self.entries.get(..after).unwrap_or_default();
         let start = candidates.last().map(|entry| entry.start);
         // As many as begin at one address: one, and what has no length.
         for entry in candidates.iter().rev().take_while(|entry| Some(entry.start) == start) {
             let Some(found) = entry_at(input, entry.fde)? else { continue };
-            if let Some(fde) = found.parse_fde(input)?
-                && fde.contains(svma)
-            {
-                return Ok(Some(fde));
+            if found.parse_fde_into(input, fde)? && fde.contains(svma) {
+                return Ok(true);
             }
         }
         match self.broken {
             Some(error) => Err(error.into()),
-            None => Ok(None),
+            None => Ok(false),
         }
     }
 }
@@ -176,8 +176,22 @@ pub(super) fn for_each<'d>(input: &mut Input<'d, '_>, mut visit: impl FnMut(Fde<
     }
 }
 
-/// Scans the section from its beginning for the FDE that covers `svma`.
-pub(super) fn scan<'d>(input: &mut Input<'d, '_>, svma: u64) -> Result<Option<Fde<'d>>, LookupError> {
+/// Puts the FDE that covers `svma` in the place of `fde`, by the index if there is one: whether there is such.
+pub(super) fn search<'d>(
+    index: Option<DwarfIndex<'_>>,
+    input: &mut Input<'d, '_>,
+    svma: u64,
+    fde: &mut Fde<'d>,
+) -> Result<bool, LookupError> {
+    match index {
+        Some(index) => index.search(input, svma, fde),
+        None => scan(input, svma, fde),
+    }
+}
+
+/// The same, by a scan of the section from its beginning.
+#[inline(never)]
+fn scan<'d>(input: &mut Input<'d, '_>, svma: u64, fde: &mut Fde<'d>) -> Result<bool, LookupError> {
     let mut broken = None;
     let mut offset = 0;
     // Every entry is at least four bytes long, so this ends.
@@ -185,8 +199,8 @@ pub(super) fn scan<'d>(input: &mut Input<'d, '_>, svma: u64) -> Result<Option<Fd
         match entry_at(input, offset) {
             Ok(Some(entry)) => {
                 offset = entry.next;
-                match entry.parse_fde(input) {
-                    Ok(Some(fde)) if fde.contains(svma) => return Ok(Some(fde)),
+                match entry.parse_fde_into(input, fde) {
+                    Ok(true) if fde.contains(svma) => return Ok(true),
                     Ok(_) => {}
                     Err(LookupError::Broken(error)) => {
                         broken.get_or_insert(error);
@@ -203,6 +217,6 @@ pub(super) fn scan<'d>(input: &mut Input<'d, '_>, svma: u64) -> Result<Option<Fd
     }
     match broken {
         Some(error) => Err(error.into()),
-        None => Ok(None),
+        None => Ok(false),
     }
 }

@@ -2,11 +2,15 @@
 //! index or by a scan, and `.debug_frame`.
 //!
 //! Sections are borrowed slices, parsed in place at every lookup. Nothing is cached and nothing
-//! allocated; a lookup uses a few hundred bytes of stack, and its work is bounded by the length of
+//! allocated; a lookup uses at most 1.5 KiB of stack, and its work is bounded by the length of
 //! the FDE it finds, or of the section where that has to be scanned.
 //!
+//! What linkers, compilers and assemblers usually write is read by a short way (`plain`): the search
+//! table, the entries, the instructions that nearly all functions have. It gives up at anything else, and
+//! the general way begins anew, which alone says what is wrong.
+//!
 //! The row machine keeps the columns that a walk tracks: return address, frame pointer and stack
-//! pointer for the ordinary one, eight at a time for one that tracks registers. `remember_state`
+//! pointer; others, for walks that track registers, as many at a time. `remember_state`
 //! nests 8 deep; expressions have a stack of 32 entries and fuel for 512 operations.
 
 mod bytes;
@@ -18,25 +22,34 @@ mod hdr;
 mod index;
 #[cfg(feature = "table")]
 mod ordered;
+mod plain;
+mod plain_entry;
+mod plain_row;
+mod remembered;
 mod row;
 mod rule;
 mod section;
 mod symbolic;
+#[cfg(test)]
+mod testing;
 
 use entry::Fde;
 use full::Full;
 pub use functions::{DwarfFunction, DwarfFunctions, DwarfRow, DwarfRows, DwarfRule, NoFrame};
 use hdr::{Search, SearchTable};
 pub use index::{DwarfIndex, DwarfIndexEntry, DwarfIndexError};
+use plain::PlainRule;
+use row::{Row, row_at};
 use rule::RuleMaker;
 pub use section::{DwarfSections, Flavor, Section};
 use section::{Input, NoMemory};
 
 use crate::memory::MemoryReader;
+use crate::plain::Plain;
 use crate::source::{
     Evaluated, Found, FrameSource, LookupError, Query, Trust, UnwindUserType, UnwindUserTypes,
 };
-use crate::{Arch, CallerRegisters, RegisterFile};
+use crate::{Arch, CallerRegisters, RegisterFile, Rule};
 
 /// The call frame information of one module as a [`FrameSource`]. Addresses are those its file
 /// states; [`Query::bias`] relocates them.
@@ -81,46 +94,90 @@ impl<'d> DwarfSource<'d> {
         self
     }
 
-    /// The FDE that covers `svma`, and the section it is in.
-    fn find<'m, A: Arch>(
+    /// The rule at an address, by the short way, if that leads there.
+    #[inline(never)]
+    fn plain_rule<A: Arch>(&self, arch: &A, svma: u64) -> Option<PlainRule> {
+        plain::rule_at(arch, self.sections.eh_frame?, self.sections.eh_frame_hdr?, svma)
+    }
+
+    /// The same, if it is plain and the pc not that behind its function.
+    #[inline(never)]
+    fn peek_at<A: Arch>(&self, arch: &A, svma: u64, is_exact: bool) -> Option<Plain> {
+        let PlainRule { frame, is_last } =
+            plain::rule_at(arch, self.sections.eh_frame?, self.sections.eh_frame_hdr?, svma)?;
+        if is_last && !is_exact { None } else { Plain::of(UnwindUserType::Dwarf, frame, Trust::Exact) }
+    }
+
+    /// The rule of any row.
+    #[inline(never)]
+    fn lookup_in_full<A: Arch>(
         &self,
         arch: &A,
         query: &Query,
         svma: u64,
-        memory: &'m mut dyn MemoryReader,
-    ) -> Result<Option<(Fde<'d>, Input<'d, 'm>)>, LookupError> {
-        // Two passes, because the memory can be lent to one section at a time only.
-        let mut flavor = Flavor::EhFrame;
-        let mut found = None;
-        for candidate in [Flavor::EhFrame, Flavor::DebugFrame] {
-            if let Some(mut input) = Input::new(arch, &self.sections, candidate, query.bias, memory)
-                && let Some(fde) = self.find_in(&mut input, svma)?
-            {
-                flavor = candidate;
-                found = Some(fde);
-                break;
-            }
-        }
-        let input = Input::new(arch, &self.sections, flavor, query.bias, memory);
-        Ok(found.zip(input))
+        memory: &mut dyn MemoryReader,
+    ) -> Result<Option<Found>, LookupError> {
+        let mut fde = Fde::blank();
+        let flavor = self.find(arch, query, svma, memory, &mut fde)?;
+        let input = flavor.and_then(|flavor| Input::new(arch, &self.sections, flavor, query.bias, memory));
+        let Some(mut input) = input else {
+            return Ok(None);
+        };
+        let columns = rule::columns(arch, fde.cie.return_address);
+        let mut row = Row::BLANK;
+        row_at(&mut input, arch.cfi_vendor(), &fde, svma, &columns, &mut row)?;
+        let maker = RuleMaker {
+            arch,
+            input: &input,
+            pc: query.pc,
+            bias: query.bias,
+            offset: fde.offset,
+            return_address: fde.cie.return_address,
+            is_signal: fde.cie.is_signal,
+        };
+        let found = Found::new(maker.any_rule(&row)?, Trust::Exact);
+        Ok(Some(found.at_end(!query.pc.is_exact() && fde.ends_with(svma))))
     }
 
-    fn find_in(&self, input: &mut Input<'d, '_>, svma: u64) -> Result<Option<Fde<'d>>, LookupError> {
-        let (hdr, index) = match input.flavor {
-            Flavor::EhFrame => (self.sections.eh_frame_hdr, self.sections.eh_frame_index),
-            Flavor::DebugFrame => (None, self.sections.debug_frame_index),
+    /// Puts the FDE that covers `svma` in the place of `fde`: the section that it is in.
+    #[inline(never)]
+    fn find<A: Arch>(
+        &self,
+        arch: &A,
+        query: &Query,
+        svma: u64,
+        memory: &mut dyn MemoryReader,
+        fde: &mut Fde<'d>,
+    ) -> Result<Option<Flavor>, LookupError> {
+        let Some(mut input) = Input::new(arch, &self.sections, Flavor::EhFrame, query.bias, memory) else {
+            return self.find_in_debug_frame(arch, query, svma, memory, fde);
         };
-        if let Some(table) = hdr.and_then(|hdr| SearchTable::parse(hdr, input)) {
-            match table.search(input, svma)? {
-                Search::Found(fde) => return Ok(Some(fde)),
-                Search::NotCovered => return Ok(None),
-                Search::Unusable => {}
-            }
+        let found = match hdr::search(self.sections.eh_frame_hdr, &mut input, svma, fde)? {
+            Search::Found => true,
+            Search::NotCovered => false,
+            Search::Unusable => index::search(self.sections.eh_frame_index, &mut input, svma, fde)?,
+        };
+        if found {
+            return Ok(Some(Flavor::EhFrame));
         }
-        match index {
-            Some(index) => index.search(input, svma),
-            None => index::scan(input, svma),
-        }
+        self.find_in_debug_frame(arch, query, svma, memory, fde)
+    }
+
+    #[inline(never)]
+    fn find_in_debug_frame<A: Arch>(
+        &self,
+        arch: &A,
+        query: &Query,
+        svma: u64,
+        memory: &mut dyn MemoryReader,
+        fde: &mut Fde<'d>,
+    ) -> Result<Option<Flavor>, LookupError> {
+        let flavor = Flavor::DebugFrame;
+        let Some(mut input) = Input::new(arch, &self.sections, flavor, query.bias, memory) else {
+            return Ok(None);
+        };
+        let found = index::search(self.sections.debug_frame_index, &mut input, svma, fde)?;
+        Ok(found.then_some(flavor))
     }
 }
 
@@ -144,22 +201,19 @@ impl<A: Arch> FrameSource<A> for DwarfSource<'_> {
             return Ok(None);
         }
         let svma = svma(arch, query);
-        let Some((fde, mut input)) = self.find(arch, query, svma, memory)? else {
-            return Ok(None);
-        };
-        let columns = rule::columns(arch, fde.cie.return_address);
-        let row = row::row_at(&mut input, arch.cfi_vendor(), &fde, svma, &columns)?;
-        let maker = RuleMaker {
-            arch,
-            input: &input,
-            pc: query.pc,
-            bias: query.bias,
-            offset: fde.offset,
-            return_address: fde.cie.return_address,
-            is_signal: fde.cie.is_signal,
-        };
-        let found = Found::new(maker.rule(&row)?, Trust::Exact);
-        Ok(Some(found.at_end(!query.pc.is_exact() && fde.ends_with(svma))))
+        if let Some(PlainRule { frame, is_last }) = self.plain_rule(arch, svma) {
+            let found = Found::new(Rule::Frame(frame), Trust::Exact);
+            return Ok(Some(found.at_end(is_last && !query.pc.is_exact())));
+        }
+        self.lookup_in_full(arch, query, svma, memory)
+    }
+
+    #[inline]
+    fn peek(&self, arch: &A, kinds: UnwindUserTypes, query: &Query) -> Option<Plain> {
+        if !kinds.contains(UnwindUserType::Dwarf) {
+            return None;
+        }
+        self.peek_at(arch, svma(arch, query), query.pc.is_exact())
     }
 
     fn evaluate(
@@ -175,11 +229,21 @@ impl<A: Arch> FrameSource<A> for DwarfSource<'_> {
             return Ok(None);
         }
         let svma = svma(arch, query);
-        let Some((fde, mut input)) = self.find(arch, query, svma, memory)? else {
+        let mut fde = Fde::blank();
+        let flavor = self.find(arch, query, svma, memory, &mut fde)?;
+        let input = flavor.and_then(|flavor| Input::new(arch, &self.sections, flavor, query.bias, memory));
+        let Some(mut input) = input else {
             return Ok(None);
         };
         let full = Full { arch, query, svma, registers };
-        full.evaluate(&mut input, &fde, caller).map(Some)
+        let mut row = Row::BLANK;
+        let mentioned = full.row(&mut input, &fde, &mut row)?;
+        let evaluated = full.evaluate(&mut input, &fde, &row);
+        // Without a return address, nobody is there whose they would be.
+        if let Ok(Some(Evaluated { cfa, ra: Some(_), .. })) = &evaluated {
+            full.others(&mut input, &fde, mentioned, *cfa, caller)?;
+        }
+        evaluated
     }
 }
 

@@ -206,12 +206,15 @@ impl<'d, A: Arch> OrderedFunctions<'d, A> {
         };
         let entry = entry_at(&input, offset).ok()?.filter(|entry| entry.offset == offset)?;
         let cie_offset = entry.cie?;
-        let cie = match self.known(cie_offset) {
-            Some(begun) => begun.cie,
-            None => entry.parse_fde(&mut input).ok()??.cie,
+        let mut fde = Fde::blank();
+        let is_one = match self.known(cie_offset) {
+            Some(begun) => {
+                fde.cie = begun.cie;
+                entry.parse_fde_of(&mut input, &mut fde)
+            }
+            None => entry.parse_fde_into(&mut input, &mut fde),
         };
-        let fde = entry.parse_fde_of(&mut input, cie).ok()??;
-        (fde.start == start).then_some((fde, cie_offset))
+        (is_one.ok()? && fde.start == start).then_some((fde, cie_offset))
     }
 
     #[inline]

@@ -2,20 +2,13 @@
 
 use super::bytes::Bytes;
 use super::entry::{Cie, Fde};
+use super::remembered::Remembered;
 use super::section::Input;
 use crate::{Broken, CfiVendor, LookupError, Register, SourceError};
 
-/// How deep `remember_state` may nest. Compilers nest it once or twice; a row of three columns
-/// has 36 bytes.
-pub(super) const REMEMBER_DEPTH: usize = 8;
-
-/// An expression in the section. Packed, so that the rule of a column has 8 bytes.
+/// Where an expression is in the section: that of its length, which is followed by its operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(Rust, packed(2))]
-pub(super) struct ExpressionAt {
-    offset: u32,
-    length: u16,
-}
+pub(super) struct ExpressionAt(pub(super) u32);
 
 /// The rule for the CFA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +29,26 @@ pub(super) enum Column {
     Offset(i32),
     /// CFA + offset itself.
     ValOffset(i32),
-    Register(Register),
+    Register(Holder),
     /// Stored where the expression says.
     Expression(ExpressionAt),
     /// What the expression says.
     ValExpression(ExpressionAt),
+}
+
+/// The register that another one is in. As wide as what else a column may say, so that columns are packed fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Holder(pub(super) u32);
+
+impl Holder {
+    fn new(Register(number): Register) -> Self {
+        Holder(u32::from(number))
+    }
+
+    pub(super) fn register(self) -> Register {
+        let [low, high, ..] = self.0.to_le_bytes();
+        Register(u16::from_le_bytes([low, high]))
+    }
 }
 
 /// Whether the return address is signed: "DWARF for the Arm 64-bit Architecture", section 4.3.
@@ -54,26 +62,65 @@ pub(super) enum RaSign {
 }
 
 /// The rules that hold at one pc.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Row<const N: usize> {
     pub(super) cfa: Cfa,
     pub(super) columns: [Column; N],
     pub(super) ra_sign: RaSign,
 }
 
-/// The row of `fde` that holds at `svma`, with the columns of `registers`.
+impl<const N: usize> Row<N> {
+    /// Nothing is said.
+    pub(super) const BLANK: Self =
+        Row { cfa: Cfa::Undefined, columns: [Column::Unspecified; N], ra_sign: RaSign::Plain };
+}
+
+/// Puts the row of `fde` that holds at `svma`, with the columns of `registers`, in the place of `row`: which
+/// registers anything was said of.
+#[inline(never)]
 pub(super) fn row_at<'d, const N: usize>(
     input: &mut Input<'d, '_>,
     vendor: CfiVendor,
     fde: &Fde<'d>,
     svma: u64,
     registers: &[Register; N],
-) -> Result<Row<N>, LookupError> {
+    row: &mut Row<N>,
+) -> Result<Mentioned, LookupError> {
     let mut machine = Machine::blank(vendor, fde, registers);
-    machine.begin(input, fde)?;
+    let mut bytes = fde.cie.instructions;
+    machine.run(input, &mut bytes)?;
+    machine.be_in_fde();
     machine.wanted = fde.cie.address_size.truncate(svma.wrapping_sub(fde.start));
-    machine.run(input, &mut { fde.instructions })?;
-    Ok(machine.row)
+    bytes = fde.instructions;
+    machine.run(input, &mut bytes)?;
+    *row = machine.row;
+    Ok(machine.mentioned)
+}
+
+/// The registers that instructions have set a rule for: a bit each, those from 63 on the same.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mentioned(u64);
+
+impl Mentioned {
+    #[inline]
+    fn bit(Register(number): Register) -> u64 {
+        1u64.wrapping_shl(u32::from(number.min(63)))
+    }
+
+    /// Whether there may be a rule for this one.
+    pub(super) fn has(self, register: Register) -> bool {
+        self.0 & Self::bit(register) != 0
+    }
+}
+
+/// Where an instruction begins in the section.
+#[derive(Clone, Copy)]
+struct At(u64);
+
+impl At {
+    fn error(self, broken: Broken) -> SourceError {
+        SourceError { broken, offset: self.0 }
+    }
 }
 
 /// Carries out the instructions of an FDE.
@@ -90,15 +137,14 @@ pub(super) struct Machine<'f, const N: usize> {
     registers: &'f [Register; N],
     row: Row<N>,
     initial: Row<N>,
-    remembered: [Row<N>; REMEMBER_DEPTH],
-    depth: usize,
+    remembered: Remembered<N>,
+    mentioned: Mentioned,
 }
 
 impl<'f, const N: usize> Machine<'f, N> {
     /// A machine that has carried out nothing so far.
     #[inline]
     pub(super) fn blank(vendor: CfiVendor, fde: &'f Fde<'_>, registers: &'f [Register; N]) -> Self {
-        let blank = Row { cfa: Cfa::Undefined, columns: [Column::Unspecified; N], ra_sign: RaSign::Plain };
         Machine {
             vendor,
             cie: &fde.cie,
@@ -106,10 +152,10 @@ impl<'f, const N: usize> Machine<'f, N> {
             wanted: u64::MAX,
             location: 0,
             registers,
-            row: blank,
-            initial: blank,
-            remembered: [blank; REMEMBER_DEPTH],
-            depth: 0,
+            row: Row::BLANK,
+            initial: Row::BLANK,
+            remembered: Remembered::new(),
+            mentioned: Mentioned(0),
         }
     }
 
@@ -117,9 +163,14 @@ impl<'f, const N: usize> Machine<'f, N> {
     #[inline]
     pub(super) fn begin<'d>(&mut self, input: &mut Input<'d, '_>, fde: &Fde<'d>) -> Result<(), LookupError> {
         self.run(input, &mut { fde.cie.instructions })?;
+        self.be_in_fde();
+        Ok(())
+    }
+
+    /// What the CIE says is done.
+    fn be_in_fde(&mut self) {
         self.initial = self.row;
         self.location = 0;
-        Ok(())
     }
 
     /// Continues as if [`begin`](Machine::begin) had come to `initial`.
@@ -135,7 +186,7 @@ impl<'f, const N: usize> Machine<'f, N> {
     #[cfg(feature = "table")]
     pub(super) fn begin_for_all<'d>(&mut self, input: &mut Input<'d, '_>, fde: &Fde<'d>) -> Option<Row<N>> {
         self.run(input, &mut { fde.cie.instructions }).ok()?;
-        (self.depth == 0 && self.location == 0).then_some(self.row)
+        (self.remembered.depth() == 0 && self.location == 0).then_some(self.row)
     }
 
     /// How far from the FDE's first address the row at hand begins.
@@ -183,9 +234,10 @@ impl<'f, const N: usize> Machine<'f, N> {
                         rest = after;
                         continue;
                     }
-                    let mut left = bytes.with_rest(after);
-                    let is_complete = self.any(input, *opcode, &mut left, &bytes.with_rest(here))?;
-                    rest = left.rest();
+                    let at = At(bytes.with_rest(here).offset());
+                    *bytes = bytes.with_rest(after);
+                    let is_complete = self.any(input, *opcode, bytes, at)?;
+                    rest = bytes.rest();
                     if is_complete {
                         break;
                     }
@@ -234,7 +286,7 @@ impl<'f, const N: usize> Machine<'f, N> {
         input: &mut Input<'d, '_>,
         opcode: u8,
         bytes: &mut Bytes<'d>,
-        at: &Bytes<'d>,
+        at: At,
     ) -> Result<bool, LookupError> {
         let low = opcode & 0x3f;
         match opcode & 0xc0 {
@@ -255,7 +307,7 @@ impl<'f, const N: usize> Machine<'f, N> {
         input: &mut Input<'d, '_>,
         opcode: u8,
         bytes: &mut Bytes<'d>,
-        at: &Bytes<'d>,
+        at: At,
     ) -> Result<bool, LookupError> {
         let factor = self.cie.code_alignment;
         match opcode {
@@ -298,19 +350,15 @@ impl<'f, const N: usize> Machine<'f, N> {
             0x09 => {
                 let saved = register(bytes)?;
                 let holder = register(bytes)?;
-                self.set(saved, Column::Register(holder));
+                self.set(saved, Column::Register(Holder::new(holder)));
             }
             // DW_CFA_remember_state
             0x0a => {
-                let slot = self.remembered.get_mut(self.depth).ok_or(at.error(Broken::RememberStackFull))?;
-                *slot = self.row;
-                self.depth = self.depth.saturating_add(1);
+                self.remembered.push(&self.row).ok_or(at.error(Broken::RememberStackFull))?;
             }
             // DW_CFA_restore_state
             0x0b => {
-                let empty = at.error(Broken::RememberStackEmpty);
-                self.depth = self.depth.checked_sub(1).ok_or(empty)?;
-                self.row = *self.remembered.get(self.depth).ok_or(empty)?;
+                self.row = self.remembered.pop().ok_or(at.error(Broken::RememberStackEmpty))?;
             }
             // DW_CFA_def_cfa
             0x0c => {
@@ -396,7 +444,7 @@ impl<'f, const N: usize> Machine<'f, N> {
     }
 
     /// Moves the location on. Whether the row at hand is the wanted one, and complete.
-    fn advance(&mut self, delta: u64, factor: u64, at: &Bytes<'_>) -> Result<bool, SourceError> {
+    fn advance(&mut self, delta: u64, factor: u64, at: At) -> Result<bool, SourceError> {
         let location = delta.checked_mul(factor).and_then(|delta| self.location.checked_add(delta));
         self.location = location.ok_or(at.error(Broken::BadInstruction))?;
         Ok(self.location > self.wanted)
@@ -404,6 +452,7 @@ impl<'f, const N: usize> Machine<'f, N> {
 
     /// Sets the rule of a column, if it is tracked.
     fn set(&mut self, register: Register, rule: Column) {
+        self.mentioned.0 |= Mentioned::bit(register);
         for (tracked, column) in self.registers.iter().zip(&mut self.row.columns) {
             if *tracked == register {
                 *column = rule;
@@ -425,7 +474,7 @@ impl<'f, const N: usize> Machine<'f, N> {
         self.row.ra_sign = if self.row.ra_sign == RaSign::Plain { signed } else { RaSign::Plain };
     }
 
-    fn set_cfa_offset(&mut self, offset: i32, at: &Bytes<'_>) -> Result<(), SourceError> {
+    fn set_cfa_offset(&mut self, offset: i32, at: At) -> Result<(), SourceError> {
         let Cfa::Register(register, _) = self.row.cfa else {
             return Err(at.error(Broken::BadInstruction));
         };
@@ -462,16 +511,18 @@ fn unsigned(bytes: &mut Bytes<'_>) -> Result<i32, SourceError> {
 
 fn expression(bytes: &mut Bytes<'_>) -> Result<ExpressionAt, SourceError> {
     let too_large = bytes.error(Broken::OffsetTooLarge);
+    let at = u32::try_from(bytes.offset()).map_err(|_| too_large)?;
     let length = bytes.uleb128()?;
-    let operations = bytes.split(length)?;
-    let offset = u32::try_from(operations.offset()).map_err(|_| too_large)?;
-    let length = u16::try_from(length).map_err(|_| too_large)?;
-    Ok(ExpressionAt { offset, length })
+    bytes.split(length)?;
+    u16::try_from(length).map_err(|_| too_large)?;
+    Ok(ExpressionAt(at))
 }
 
 impl ExpressionAt {
     /// The operations.
     pub(super) fn bytes<'d>(self, input: &Input<'d, '_>) -> Result<Bytes<'d>, SourceError> {
-        input.at(u64::from(self.offset)).split(u64::from(self.length))
+        let mut bytes = input.at(u64::from(self.0));
+        let length = bytes.uleb128()?;
+        bytes.split(length)
     }
 }

@@ -52,6 +52,12 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
         })
     }
 
+    /// The same, out of line: the caller's stack is small.
+    #[inline(never)]
+    pub(super) fn any_rule(&self, row: &Row<COLUMNS>) -> Result<Rule, SourceError> {
+        self.rule(row)
+    }
+
     fn frame(cfa: Option<CfaRule>, ra: Option<RaRule>, fp: Option<FpRule>) -> Rule {
         match (cfa, ra, fp) {
             (Some(cfa), Some(ra), Some(fp)) => {
@@ -94,7 +100,7 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
     pub(super) fn ra(&self, column: Column) -> Result<Option<RaRule>, SourceError> {
         Ok(match column {
             Column::Unspecified | Column::SameValue => Some(self.ra_in(self.return_address)?),
-            Column::Register(register) => Some(self.ra_in(register)?),
+            Column::Register(holder) => Some(self.ra_in(holder.register())?),
             Column::Undefined => Some(RaRule::Undefined),
             Column::Offset(offset) => Some(RaRule::AtCfa(offset)),
             Column::ValOffset(_) => None,
@@ -132,8 +138,10 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
             Column::Undefined => Some(FpRule::Undefined),
             Column::Offset(offset) => Some(FpRule::AtCfa(offset)),
             Column::ValOffset(offset) => Some(FpRule::CfaOffset(offset)),
-            Column::Register(register) if register == self.arch.fp() => Some(FpRule::Unchanged),
-            Column::Register(register) => Some(FpRule::InRegister { base: self.base(register), offset: 0 }),
+            Column::Register(holder) if holder.register() == self.arch.fp() => Some(FpRule::Unchanged),
+            Column::Register(holder) => {
+                Some(FpRule::InRegister { base: self.base(holder.register()), offset: 0 })
+            }
             Column::Expression(expression) => match self.formula(expression, true)? {
                 Some(Formula::Cfa(offset)) => i32::try_from(offset).ok().map(FpRule::AtCfa),
                 Some(Formula::Register(register, offset)) => i32::try_from(offset)

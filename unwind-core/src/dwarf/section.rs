@@ -55,12 +55,11 @@ pub enum Flavor {
 
 /// A section being read on behalf of a target.
 pub(super) struct Input<'d, 'm> {
+    pub(super) sections: &'m DwarfSections<'d>,
     section: Section<'d>,
     pub(super) flavor: Flavor,
     pub(super) word: WordSize,
     pub(super) order: ByteOrder,
-    pub(super) text_svma: Option<u64>,
-    pub(super) data_svma: Option<u64>,
     pub(super) bias: u64,
     pub(super) memory: &'m mut dyn MemoryReader,
 }
@@ -69,21 +68,14 @@ impl<'d, 'm> Input<'d, 'm> {
     /// The section of this flavor, if there is one.
     pub(super) fn new<A: Arch>(
         arch: &A,
-        sections: &DwarfSections<'d>,
+        sections: &'m DwarfSections<'d>,
         flavor: Flavor,
         bias: u64,
         memory: &'m mut dyn MemoryReader,
     ) -> Option<Self> {
-        Some(Input {
-            section: sections.of(flavor)?,
-            flavor,
-            word: arch.word_size(),
-            order: arch.byte_order(),
-            text_svma: sections.text_svma,
-            data_svma: sections.got_svma,
-            bias,
-            memory,
-        })
+        let section = sections.of(flavor)?;
+        let (word, order) = (arch.word_size(), arch.byte_order());
+        Some(Input { sections, section, flavor, word, order, bias, memory })
     }
 
     /// The address of the section (svma).

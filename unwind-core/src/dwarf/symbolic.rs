@@ -91,7 +91,7 @@ pub(super) struct Blocks {
 
 /// Formulas are recognised on a smaller stack than expressions are evaluated on: the ones that
 /// occur need four entries.
-const STACK: usize = 8;
+const STACK: usize = 4;
 
 struct Symbolic {
     word: WordSize,
