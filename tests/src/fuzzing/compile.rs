@@ -85,13 +85,22 @@ fn dwarf(arch: AnyArch, mut chain: ChainSpec, spec: ModuleSpec, damage: &[(u8, u
         sections.debug_frame_index = index(&arch, &whole, Flavor::DebugFrame, &mut debug_room);
     }
     let source = DwarfSource::new(sections);
+    // A search table that lies is answered by a scan where a lookup notices; the table is made of what it lists.
+    if sections.eh_frame_hdr.is_some() && source.verify_hdr(&arch).is_err() {
+        return;
+    }
     let svma = |avma: u64| arch.word_size().truncate(avma.wrapping_sub(module.bias));
     let mut addresses: BTreeSet<u64> =
         stack.frames.iter().map(|frame| svma(frame.pc.lookup_address())).collect();
     for flavor in [Flavor::EhFrame, Flavor::DebugFrame] {
-        for function in source.functions(&arch, flavor).take(32).flatten() {
-            let end = function.start().wrapping_add(function.length());
-            addresses.extend([function.start(), end].map(|at| arch.word_size().truncate(at)));
+        for function in source.functions(&arch, flavor) {
+            // Where an entry cannot be read, nobody knows what it covers.
+            let Ok(function) = function else { return };
+            // A range that goes on at the other end of the address space is no function: a lookup may take it for one
+            // there, a table does not.
+            let end = function.start().checked_add(function.length());
+            let Some(end) = end.filter(|end| *end <= arch.word_size().max_address()) else { return };
+            addresses.extend([function.start(), end]);
         }
     }
     // Where most of it is.

@@ -66,7 +66,8 @@ impl Group {
         while place < count && functions.is_passed_over(place) {
             place = place.saturating_add(1);
         }
-        let start = functions.start(place)?;
+        // What a table holds behind its last function is none.
+        let start = if place < count { functions.start(place)? } else { return None };
         let mut is_only = true;
         let mut after = place.saturating_add(1);
         let next = loop {
