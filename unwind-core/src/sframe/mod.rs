@@ -20,6 +20,8 @@ mod find;
 mod header;
 #[cfg(feature = "table")]
 mod ordered;
+mod plain;
+mod plain_row;
 #[cfg(target_has_atomic = "64")]
 mod registry;
 #[cfg(target_has_atomic = "64")]
@@ -62,9 +64,12 @@ pub use write_dwarf::{Unconverted, convert};
 pub use write_room::{Refused, SFrameFormat, WriteError};
 pub use write_row::Inexpressible;
 
+use plain::{PlainRule, PlainSection};
+
 use crate::memory::MemoryReader;
+use crate::plain::Plain;
 use crate::source::{Found, FrameSource, LookupError, Query, Rule, Trust, UnwindUserType, UnwindUserTypes};
-use crate::{Arch, Broken, SourceError, UnwindUserFrame};
+use crate::{Arch, Broken, ByteOrder, SourceError, UnwindUserFrame};
 
 /// The `.sframe` of one module as a [`FrameSource`]. Addresses are those its file states;
 /// [`Query::bias`] relocates them.
@@ -74,25 +79,35 @@ pub struct SFrameSource<'d> {
     svma: u64,
     index: Option<SFrameIndex<'d>>,
     starts_from_fields: bool,
+    /// The first section, for lookups that find something usual there.
+    plain: Option<PlainSection<'d>>,
 }
 
 impl<'d> SFrameSource<'d> {
     /// A source over the contents of `.sframe`, or of the segment that holds it, at `svma`. All of
     /// the sections that lie there one after another count.
     pub fn new(data: &'d [u8], svma: u64) -> Self {
-        SFrameSource { data, svma, index: None, starts_from_fields: false }
+        SFrameSource { data, svma, index: None, starts_from_fields: false, plain: None }.with_plain()
     }
 
     /// The same source with an index of its first section, for tables that are not sorted.
     pub fn with_index(mut self, index: SFrameIndex<'d>) -> Self {
         self.index = Some(index);
-        self
+        self.with_plain()
     }
 
     /// The same source for a file in which lld has left starts relative to their fields: each of its
     /// sections [`with_starts_from_fields`](SFrameSection::with_starts_from_fields).
     pub fn with_starts_from_fields(mut self) -> Self {
         self.starts_from_fields = true;
+        self.with_plain()
+    }
+
+    /// Checks the header once for all lookups that find something usual. Work that does not depend on the
+    /// number of functions.
+    fn with_plain(mut self) -> Self {
+        let first = self.sections().next().and_then(Result::ok);
+        self.plain = first.filter(|_| self.index.is_none()).and_then(|first| PlainSection::new(&first));
         self
     }
 
@@ -119,15 +134,44 @@ impl<A: Arch> FrameSource<A> for SFrameSource<'_> {
             return Ok(None);
         }
         let svma = query.pc.lookup_address().wrapping_sub(query.bias);
+        if let Some(PlainRule { frame, is_last }) = self.plain_rule_at(arch, svma) {
+            let found = Found::new(Rule::Frame(frame), Trust::Exact);
+            return Ok(Some(found.at_end(is_last && !query.pc.is_exact())));
+        }
         let found = self.rule_at(Abi::of(arch), svma)?;
         Ok(found.map(|(frame, trust, is_last)| {
             Found::new(Rule::Frame(frame), trust).at_end(is_last && !query.pc.is_exact())
         }))
     }
+
+    #[inline]
+    fn peek(&self, arch: &A, kinds: UnwindUserTypes, query: &Query) -> Option<Plain> {
+        if !kinds.contains(UnwindUserType::SFrame) {
+            return None;
+        }
+        let svma = query.pc.lookup_address().wrapping_sub(query.bias);
+        let PlainRule { frame, is_last } = self.plain_rule_at(arch, svma)?;
+        if is_last && !query.pc.is_exact() {
+            return None;
+        }
+        Plain::of(UnwindUserType::SFrame, frame, Trust::Exact)
+    }
 }
 
 impl SFrameSource<'_> {
+    /// The rule at `svma`, where it is usual.
+    #[inline]
+    fn plain_rule_at<A: Arch>(&self, arch: &A, svma: u64) -> Option<PlainRule> {
+        let abi = Abi::of(arch)?;
+        let plain = self.plain.as_ref().filter(|plain| plain.abi() == abi)?;
+        match abi.byte_order() {
+            ByteOrder::Little => plain.rule_at::<false>(svma),
+            ByteOrder::Big => plain.rule_at::<true>(svma),
+        }
+    }
+
     /// The rule at `svma` in sections for this ABI, and whether that is the function's last address.
+    #[inline(never)]
     fn rule_at(
         &self,
         abi: Option<Abi>,
@@ -135,22 +179,39 @@ impl SFrameSource<'_> {
     ) -> Result<Option<(UnwindUserFrame, Trust, bool)>, SourceError> {
         let mut index = self.index;
         for section in self.sections() {
-            let section = section?;
+            let section = match &section {
+                Ok(section) => section,
+                Err(error) => return Err(*error),
+            };
             // Offsets in errors count from the beginning of the first section.
             let offset = section.svma().wrapping_sub(self.svma);
-            let here = |error: SourceError| error.behind(offset);
             if Some(section.abi()) != abi {
-                return Err(here(SourceError { broken: Broken::UnknownAbi, offset: 4 }));
+                return Err(SourceError { broken: Broken::UnknownAbi, offset: 4 }.behind(offset));
             }
-            let Some(fde) = section.find(svma, index.take()).map_err(here)? else { continue };
-            let Some(row) = section.row_at(&fde, svma).map_err(here)? else { continue };
-            let frame = rule::frame(section.abi(), &fde, &row)
-                .ok_or(here(SourceError { broken: Broken::BadRow, offset: fde.rows_offset }))?;
-            // The rows that linkers write for their own PLT entries are wrong in known cases.
-            let trust = if fde.block_size.is_some() { Trust::CallSite } else { Trust::Exact };
-            let is_last = svma.wrapping_sub(fde.start) == u64::from(fde.size).wrapping_sub(1);
-            return Ok(Some((frame, trust, is_last)));
+            let found = section.rule_at(svma, index.take()).map_err(|error| error.behind(offset))?;
+            if found.is_some() {
+                return Ok(found);
+            }
         }
         Ok(None)
+    }
+}
+
+impl SFrameSection<'_> {
+    /// The rule at `svma`, how far it can be trusted, and whether that is the function's last address.
+    #[inline(always)]
+    fn rule_at(
+        &self,
+        svma: u64,
+        index: Option<SFrameIndex<'_>>,
+    ) -> Result<Option<(UnwindUserFrame, Trust, bool)>, SourceError> {
+        let Some(fde) = self.find(svma, index)? else { return Ok(None) };
+        let Some(row) = self.row_at(&fde, svma)? else { return Ok(None) };
+        let broken = SourceError { broken: Broken::BadRow, offset: fde.rows_offset };
+        let frame = rule::frame(self.abi(), &fde, &row).ok_or(broken)?;
+        // The rows that linkers write for their own PLT entries are wrong in known cases.
+        let trust = if fde.block_size.is_some() { Trust::CallSite } else { Trust::Exact };
+        let is_last = svma.wrapping_sub(fde.start) == u64::from(fde.size).wrapping_sub(1);
+        Ok(Some((frame, trust, is_last)))
     }
 }

@@ -5,13 +5,18 @@ use super::row::{Place, Row, RowRule};
 use super::section::Fde;
 use crate::{Base, CfaRule, FpRule, RaRule, UnwindUserFrame};
 
+/// The rule of a frame that nobody called.
+pub(super) const fn outermost() -> Option<UnwindUserFrame> {
+    let cfa = CfaRule::Offset { base: Base::Sp, offset: 0 };
+    UnwindUserFrame::new(cfa, RaRule::Undefined, FpRule::Undefined)
+}
+
 /// The rule that a row states; `None` where no frame can be like that.
 #[inline]
 pub(super) fn frame(abi: Abi, fde: &Fde, row: &Row) -> Option<UnwindUserFrame> {
     let (cfa, ra, fp) = match row.rule {
         RowRule::Outermost => {
-            let cfa = CfaRule::Offset { base: Base::Sp, offset: 0 };
-            return UnwindUserFrame::new(cfa, RaRule::Undefined, FpRule::Undefined);
+            return outermost();
         }
         RowRule::Frame { cfa, ra, fp } => (cfa, ra, fp),
     };

@@ -161,11 +161,11 @@ impl<'d> SFrameSection<'d> {
     pub(super) fn starts<const SIZE: usize>(&self) -> Starts<'d, SIZE> {
         let (entries, _) = self.bytes_at(self.header.fde_offset).as_chunks();
         let entries = usize::try_from(self.header.fde_count).ok().and_then(|count| entries.get(..count));
-        let (base, step) = match self.is_pcrel {
-            true => (self.svma.wrapping_add(self.header.fde_offset), self.header.version.fde_size()),
+        let (base, step_mask) = match self.is_pcrel {
+            true => (self.svma.wrapping_add(self.header.fde_offset), u64::MAX),
             false => (self.svma, 0),
         };
-        Starts { entries: entries.unwrap_or_default(), base, step: step.into(), endian: self.endian() }
+        Starts { entries: entries.unwrap_or_default(), base, step_mask, endian: self.endian() }
     }
 
     /// The function at `index`.
@@ -333,11 +333,13 @@ struct Entry {
 }
 
 /// Where the functions begin.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Starts<'d, const SIZE: usize> {
     entries: &'d [[u8; SIZE]],
-    base: u64,
-    /// How much further the base of each next entry is.
-    step: u64,
+    /// What the first start is relative to.
+    pub(super) base: u64,
+    /// All bits, where that of each next one is further by the size of an entry; else none.
+    pub(super) step_mask: u64,
     endian: Endian,
 }
 
@@ -350,8 +352,12 @@ impl<'d, const SIZE: usize> Starts<'d, SIZE> {
             V3 => number::<u64>(entry, 0, self.endian)?,
             _ => i64::from(number::<i32>(entry, 0, self.endian)?).cast_unsigned(),
         };
-        let base = self.base.wrapping_add(u64::from(index).wrapping_mul(self.step));
-        Some(base.wrapping_add(value))
+        let step = u64::from(index).wrapping_mul(u64::try_from(SIZE).ok()?) & self.step_mask;
+        Some(self.base.wrapping_add(step).wrapping_add(value))
+    }
+
+    pub(super) fn entries(&self) -> &'d [[u8; SIZE]] {
+        self.entries
     }
 
     /// How many functions there are.
@@ -360,7 +366,7 @@ impl<'d, const SIZE: usize> Starts<'d, SIZE> {
     }
 
     #[inline]
-    fn entry(&self, index: u32) -> Option<&'d [u8; SIZE]> {
+    pub(super) fn entry(&self, index: u32) -> Option<&'d [u8; SIZE]> {
         self.entries.get(usize::try_from(index).ok()?)
     }
 }
