@@ -481,3 +481,45 @@ fn a_trampoline_right_behind_the_entry_function_is_none_of_it() {
     let found = walk_it(&machine);
     assert_eq!((found.frames.len(), found.frames[2].pc), (3, Pc::Exact(0x60_0000)));
 }
+
+/// A chain of frame records that ends with zero, in the one way or the other: at any number of frames, and where
+/// the embedder has set an end of its own.
+#[test]
+fn a_chain_ends_where_something_else_does_not_before() {
+    const STACK: u64 = 0x7f00_0000;
+    const RECORDS: u64 = 4;
+    for arch in [X86, ARM] {
+        for last in [(0, 0x40_5000), (STACK + 0x400, 0)] {
+            let mut machine = Machine::new(arch, sp(8), RaRule::Undefined, FpRule::Unchanged);
+            machine.rules = Rules::default();
+            machine.options.types = UnwindUserTypes::only(UnwindUserType::FramePointer);
+            machine = machine.register(arch.sp(), STACK).register(arch.fp(), STACK + 0x40);
+            for number in 1..=RECORDS {
+                let record = STACK + 0x40 * number;
+                let (next, ra) = match number {
+                    RECORDS => last,
+                    _ => (record + 0x40, 0x40_1000 + number * 0x1000),
+                };
+                machine = machine.word(record, next).word(record + 8, ra);
+            }
+            let mut ends = Vec::new();
+            for entry in [None, Some(0x40_5000), Some(0x40_4000), Some(0x40_2000)] {
+                machine.options.entry_function = entry.map(|pc| pc - 0x10..pc + 0x10);
+                for max_frames in 1..=7 {
+                    machine.options.max_frames = max_frames;
+                    ends.push(machine.step().err());
+                    let unwinder =
+                        Unwinder::with_options(machine.arch, &machine.rules, machine.options.clone());
+                    let found = walk_by_library(&unwinder, &machine.registers, || &machine.memory);
+                    ends.push(Some(found.expect("it starts").end));
+                }
+            }
+            let mark = if last.0 == 0 { Mark::ZeroFramePointer } else { Mark::ZeroFrameRecord };
+            for end in
+                [End::Complete(mark), End::Complete(Mark::EntryFunction), End::Truncated(Cut::FrameLimit)]
+            {
+                assert!(ends.contains(&Some(end)), "{end:?} is none of {ends:?}");
+            }
+        }
+    }
+}

@@ -173,7 +173,13 @@ impl Run {
         let mut stop = None;
         // A step for each entry at most.
         while let Some(slot) = entries.get_mut(nr) {
-            let Some(ahead) = Ahead::of(arch, &rule, &at, memory, &mut stop) else { break };
+            let Some(ahead) = Ahead::of(arch, &rule, &at, memory, &mut stop) else {
+                // Nothing is known about an exact pc from which a chain does not go on.
+                if rule.kind() == UnwindUserType::FramePointer && nr > 0 {
+                    self.end = chain_end(at.fp, stop);
+                }
+                break;
+            };
             let Some(next) = rules.next(ahead.pc, (at.pc, &rule), memory) else { break };
             let Some(fp) = caller_fp(arch, &rule, &at, &ahead, memory, &mut stop) else { break };
             at = Place { pc: ahead.pc, sp: ahead.sp, fp };
@@ -191,16 +197,19 @@ impl Run {
             }
             rule = next;
         }
-        // Nothing is known about an exact pc from which a chain does not go on.
-        let is_chain_on = rule.kind() == UnwindUserType::FramePointer && nr > 0;
-        match stop {
-            Some(stop) => {
-                self.end = stop.end(&rule).or(is_chain_on.then_some(End::Complete(Mark::ZeroFrameRecord)))
-            }
-            None if is_chain_on && at.fp == 0 => self.end = Some(End::Complete(Mark::ZeroFramePointer)),
-            None => {}
+        if let Some(end) = stop.and_then(|stop| stop.end(&rule)) {
+            self.end = Some(end);
         }
         (self.nr, self.place) = (nr, at);
+    }
+}
+
+/// How a chain of frame pointers ends at a return pc, if it does.
+fn chain_end(fp: u64, stop: Option<Stop>) -> Option<End> {
+    match stop {
+        None if fp == 0 => Some(End::Complete(Mark::ZeroFramePointer)),
+        Some(Stop::Zero) => Some(End::Complete(Mark::ZeroFrameRecord)),
+        _ => None,
     }
 }
 
