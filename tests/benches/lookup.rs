@@ -196,8 +196,10 @@ impl Tables {
         let mut tables =
             Tables { functions, rows: 0, eh_frame: writer.0.into_vec(), hdr: Vec::new(), sframe: Vec::new() };
         let source = DwarfSource::new(tables.sections());
-        // Version 1, no pointer to `.eh_frame`, a count of 4 bytes, pairs relative to this section.
-        let mut hdr = vec![1, 0xff, 0x03, 0x3b];
+        // As linkers write it: version 1, a relative pointer to `.eh_frame`, which is at 0, a count of 4 bytes,
+        // pairs relative to this section.
+        let mut hdr = vec![1, 0x1b, 0x03, 0x3b];
+        hdr.extend(i32::try_from(-(HDR as i64 + 4)).unwrap().to_le_bytes());
         hdr.extend(u32::try_from(count).unwrap().to_le_bytes());
         for function in source.functions(&X86_64, Flavor::EhFrame) {
             let function = function.unwrap();
