@@ -133,6 +133,14 @@ fn sframe(svma: u64, is_indexed: bool, bytes: &[u8]) {
         let Ok(Some(index)) = SFrameIndex::build(&section, &mut room) else { return };
         source = source.with_index(index);
     }
+    // Where functions overlap, one of no size inside another for instance, a table may take the place where the one is cut
+    // short for its end.
+    let mut functions: Vec<(u64, u64)> =
+        section.fdes().flatten().map(|fde| (fde.start, fde.start.saturating_add(fde.size.into()))).collect();
+    functions.sort_unstable();
+    if functions.windows(2).any(|two| two[1].0 < two[0].1 || two[0].0 == two[1].0) {
+        return;
+    }
     let mut addresses = BTreeSet::new();
     for fde in section.fdes().take(64).flatten() {
         let rows = section.rows(&fde).take(64).flatten().map(|row| u64::from(row.start));
