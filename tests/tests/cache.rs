@@ -65,10 +65,12 @@ impl Made {
         let trust =
             [Trust::Guess, Trust::Convention, Trust::CallSite, Trust::Exact][(random >> 8) as usize % 4];
         // Rules whose offsets need more than 16 bits are not remembered; here, one of eight.
-        let ra_off = if random >> 61 == 0 { (random >> 20) as i32 } else { i32::from((random >> 20) as i16) };
+        let off = |at: u32| {
+            if random >> 61 == 0 { (random >> at) as i32 } else { i32::from((random >> at) as i16) }
+        };
         let fp_off = (random >> 36) as i16;
         let fp_off = (fp_off & 1 == 0).then_some(i32::from(fp_off));
-        let frame = UnwindUserFrame::plain(random & 1 == 0, (random >> 16) as i32, ra_off, fp_off);
+        let frame = UnwindUserFrame::plain(random & 1 == 0, off(16), off(20), fp_off);
         match random % 7 {
             0 => None,
             1 => Some(Found::new(Rule::Evaluate, trust)),

@@ -59,8 +59,9 @@ pub(super) fn key(kinds: UnwindUserTypes, query: &Query) -> u64 {
 #[derive(Clone, Copy)]
 pub(super) struct Answer {
     pub(super) tag: u64,
-    /// From the lowest bits on: the offset of the CFA, 32 bits; those of the return address and of the
-    /// frame pointer, 16 bits each; or the number of the register that the return address is in.
+    /// Of a plain rule, as there. Of others, 16 bits each from the lowest on: the offset of the CFA; that of the
+    /// return address, or the number of the register that it is in; that of the frame pointer. The highest 16 are
+    /// no part of any answer: a hint may be written there at any time.
     pub(super) rule: u64,
 }
 
@@ -92,8 +93,8 @@ impl Answer {
             Rule::Evaluate => return Some(Answer { tag: tag | EVALUATE << SHAPE_SHIFT, rule: 0 }),
         };
         let (use_fp, cfa_off) = match frame.cfa() {
-            CfaRule::Offset { base: Base::Sp, offset } => (0, offset),
-            CfaRule::Offset { base: Base::Fp, offset } => (USE_FP, offset),
+            CfaRule::Offset { base: Base::Sp, offset } => (0, i16::try_from(offset).ok()?),
+            CfaRule::Offset { base: Base::Fp, offset } => (USE_FP, i16::try_from(offset).ok()?),
             _ => return None,
         };
         let (shape, ra) = match frame.ra() {
@@ -114,10 +115,10 @@ impl Answer {
             FrameKind::Call => 0,
             FrameKind::Signal => IS_SIGNAL,
         };
-        let ([c0, c1, c2, c3], [r0, r1], [f0, f1]) = (cfa_off.to_le_bytes(), ra, fp.to_le_bytes());
+        let ([c0, c1], [r0, r1], [f0, f1]) = (cfa_off.to_le_bytes(), ra, fp.to_le_bytes());
         let answer = Answer {
             tag: tag | shape << SHAPE_SHIFT | use_fp | fp_kind | signal,
-            rule: u64::from_le_bytes([c0, c1, c2, c3, r0, r1, f0, f1]),
+            rule: u64::from_le_bytes([c0, c1, r0, r1, f0, f1, 0, 0]),
         };
         // What a rule says beyond these, if anything, is not lost.
         (answer.found() == Some((kind, *found))).then_some(answer)
@@ -133,9 +134,9 @@ impl Answer {
             return None;
         }
         let kind = UnwindUserType::from_number(origin & ORIGIN_KIND);
-        let [c0, c1, c2, c3, r0, r1, f0, f1] = self.rule.to_le_bytes();
+        let [c0, c1, r0, r1, f0, f1, _, _] = self.rule.to_le_bytes();
         let base = if self.tag & USE_FP == 0 { Base::Sp } else { Base::Fp };
-        let cfa = CfaRule::Offset { base, offset: i32::from_le_bytes([c0, c1, c2, c3]) };
+        let cfa = CfaRule::Offset { base, offset: i16::from_le_bytes([c0, c1]).into() };
         let fp = match self.tag & (SAVES_FP | FP_UNDEFINED) {
             0 => FpRule::Unchanged,
             SAVES_FP => FpRule::AtCfa(i32::from(i16::from_le_bytes([f0, f1]))),

@@ -33,7 +33,7 @@ impl CacheSlot {
 /// A cache in borrowed slots. Each question has one slot that its answer is in, or that slot's neighbour if
 /// another answer has taken its place; the more slots, the fewer share one. 4,096 slots answer for nearly all
 /// frames of a busy program. Only a power of two of them is used, as many as there are, up to 65,536. Rules with
-/// offsets from the CFA of more than 16 bits, or with other base registers than sp and fp, are not remembered;
+/// offsets of more than 16 bits, or with other base registers than sp and fp, are not remembered;
 /// hardly any function has one.
 ///
 /// ```
@@ -101,7 +101,7 @@ impl<'c> RuleCache<'c> {
         let slot = self.slots.get(self.number(pc, generation));
         if let (Some(slot), Ok(hint)) = (slot, u16::try_from(number)) {
             let (word, _) = rule.to_words();
-            // Another answer there has another word, or one that says the same.
+            // Whatever answer has the same word now, the hint is no part of it.
             let _ =
                 slot.rule.compare_exchange(word, rule.with_hint(hint), Ordering::Relaxed, Ordering::Relaxed);
         }
@@ -187,5 +187,32 @@ impl CacheSlot {
 impl fmt::Debug for RuleCache<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RuleCache").field("slots", &self.slots.len()).finish()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::source::{Found, Query, Rule, Trust, UnwindUserType, UnwindUserTypes};
+    use crate::{Pc, UnwindUserFrame};
+
+    /// Somebody else's answer may have taken the slot, and look like the rule that the hint is for.
+    #[test]
+    fn a_hint_changes_no_answer() {
+        let kind = UnwindUserType::Dwarf;
+        let rule = UnwindUserFrame::plain(false, 16, -8, None);
+        let plain = Plain::of(kind, rule, Trust::Exact).unwrap();
+        let frame = UnwindUserFrame::plain(false, 8, 8, Some(0));
+        let found = Found::new(Rule::Frame(frame), Trust::Exact).at_end(true);
+        let answer = Answer::of(kind, &found, || true).unwrap();
+        assert_eq!(answer.rule, plain.to_words().0, "or nothing is shown");
+        let slots = [CacheSlot::new()];
+        let cache = RuleCache::new(&slots);
+        let (pc, generation) = (0x1234, 7);
+        let key = super::super::answer::key(UnwindUserTypes::only(kind), &Query::new(Pc::Return(pc)));
+        cache.put(key, pc, generation, answer);
+        cache.expect(pc, generation, &plain, 0xffff);
+        assert_eq!(cache.get(key, pc, generation).map(Answer::found), Some(Some((kind, found))));
     }
 }
