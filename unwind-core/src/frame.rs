@@ -244,7 +244,7 @@ impl UnwindUserFrame {
     }
 
     /// The rule of two words.
-    #[cfg(all(feature = "table", target_has_atomic = "64"))]
+    #[cfg(feature = "table")]
     #[inline]
     pub(crate) const fn from_words([first, second]: [u64; 2]) -> Self {
         let [a, b, c, d, e, f, g, h] = first.to_le_bytes();

@@ -32,6 +32,9 @@ pub(crate) const SET: u32 = 1 << 20;
 /// Whether there is no caller.
 pub(crate) const OUTERMOST: u32 = 1 << 21;
 pub(crate) const META: u32 = KIND | TRUST | USE_FP | SAVES_FP | SET | OUTERMOST;
+/// What a compiled table says of it.
+#[cfg(feature = "table")]
+const IN_TABLE: u32 = TRUST | USE_FP | SAVES_FP | OUTERMOST;
 
 impl Plain {
     /// No CFA is as far from its base as this, no return address farther behind it, and no frame pointer farther
@@ -91,6 +94,23 @@ impl Plain {
     /// The offsets, and the rest.
     pub(crate) fn to_words(self) -> (u64, u32) {
         (self.offsets, self.meta.get() & META)
+    }
+
+    /// As a compiled table has it: the offsets, and the rest but for the kind, which is that of tables.
+    #[cfg(feature = "table")]
+    pub(crate) const fn to_table(self) -> (u64, u32) {
+        (self.offsets & NO_HINT, self.meta.get() & IN_TABLE)
+    }
+
+    /// Of a compiled table, where that is some plain rule.
+    #[cfg(feature = "table")]
+    #[inline]
+    pub(crate) fn of_table(offsets: u64, meta: u32) -> Option<Self> {
+        const TABLE: u32 = UnwindUserType::Table.number().wrapping_shl(KIND_SHIFT);
+        let plain = Self::from_words(offsets & NO_HINT, (meta & IN_TABLE) | TABLE);
+        let cfa_off = u64::from(plain.ra_at()).wrapping_add_signed(plain.ra_to_cfa().into());
+        // No CFA is at its base or below, and none out of reach.
+        (plain.is_outermost() || cfa_off.wrapping_sub(1) < Self::REACH.wrapping_sub(1)).then_some(plain)
     }
 
     /// Where a cache has found the rule of the caller the last time.

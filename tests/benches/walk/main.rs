@@ -39,7 +39,8 @@
 //! `valgrind --tool=callgrind target/release/deps/walk-… --count NAME PASSES` walks the deep stack alone so
 //! many times with the first contender whose name contains `NAME`; the difference of two runs, divided by
 //! the frames that one has more, is what a frame costs. `--count-real` does so with the real stacks. With
-//! `WALK_SAMPLES=FILE` these are captured once, stored there, and taken from there in later runs.
+//! `WALK_SAMPLES=FILE` these are captured once, stored there, and taken from there in later runs; `WALK_PROGRAMS=python3,bash` captures
+//! those of these programs alone, and with `WALK_MOST=NUMBER` only so many stacks, evenly spaced, are walked.
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod suite;

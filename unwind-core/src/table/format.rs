@@ -1,10 +1,11 @@
 //! The bytes of a table, and the search in them.
 
 use core::fmt;
+use core::hint::select_unpredictable;
 use core::ops::Range;
 
 use super::rule::{RECORD, TableRule, number};
-use crate::{Trust, UnwindUserFrame};
+use crate::plain::Plain;
 
 /// Why bytes are no table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl fmt::Display for TableError {
 impl core::error::Error for TableError {}
 
 pub(super) const MAGIC: [u8; 3] = *b"UWT";
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 pub(super) const HEADER: usize = 32;
 /// Bytes of code in a page, as a power of two.
 pub(super) const PAGE_SHIFT: u32 = 8;
@@ -157,10 +158,10 @@ impl<'t> Table<'t> {
 
     /// What holds at `svma` without more ado; at a return pc, where its function does not end right behind it.
     #[inline]
-    pub(super) fn plain(&self, svma: u64, is_exact: bool) -> Option<(UnwindUserFrame, Trust)> {
+    pub(super) fn plain(&self, svma: u64, is_exact: bool) -> Option<Plain> {
         let place = self.place(svma)?;
-        let found = TableRule::plain_of_record(self.record_before(place.next)?, is_exact)?;
-        if !is_exact && self.is_end(place) { None } else { Some(found) }
+        let plain = TableRule::plain_of_record(self.record_before(place.next)?, is_exact)?;
+        if !is_exact && self.is_end(place) { None } else { Some(plain) }
     }
 
     /// The rows of the table, in ascending order: their addresses (svma), what holds there, and whether a
@@ -177,23 +178,39 @@ impl<'t> Table<'t> {
         let [first, after] = self.pages.get(page..)?.first_chunk()?;
         let (first, after) = (u32::from_le_bytes(*first), u32::from_le_bytes(*after));
         let [low, ..] = behind.to_le_bytes();
-        let mut next = first;
-        // A page has at most 512 slots where nothing is damaged; otherwise the end of the slots ends this.
-        while next < after {
-            let begun = begun(self.four(next)?, low);
-            next = next.wrapping_add(begun);
-            if begun < 4 {
-                break;
-            }
+        // How many slots there are is asked, and not whether all of them were passed over: what is behind the
+        // last one of the page may begin anywhere.
+        let left = after.saturating_sub(first);
+        let mut next = first.wrapping_add(begun(self.sixteen(first)?, left, low));
+        if left > SIXTEEN {
+            next = self.pass_over(first, after, low)?;
         }
         Some(Place { next: next.min(after), after, page, low })
     }
 
-    /// Four slots, from this one on.
+    /// The first slot of a full page that does not begin at `low` or before it. Apart, so that there is no loop
+    /// where a walk waits.
+    #[inline(never)]
+    fn pass_over(&self, first: u32, after: u32, low: u8) -> Option<u32> {
+        let mut next = first;
+        // Each turn but the last passes over sixteen slots. A page has at most 512 where nothing is damaged;
+        // otherwise the end of the slots ends this.
+        loop {
+            let left = after.saturating_sub(next);
+            let begun = begun(self.sixteen(next)?, left, low);
+            next = next.wrapping_add(begun);
+            if left <= SIXTEEN || begun < SIXTEEN {
+                return Some(next);
+            }
+        }
+    }
+
+    /// Sixteen slots, from this one on.
     #[inline]
-    fn four(&self, slot: u32) -> Option<u64> {
-        // Rules follow the slots, so that there always are eight bytes.
-        self.slots.get(byte_of(slot)..)?.first_chunk().copied().map(u64::from_le_bytes)
+    fn sixteen(&self, slot: u32) -> Option<[u64; 4]> {
+        // Two rules at least follow the slots, so that there always are 32 bytes.
+        let words: &[[u8; 8]; 4] = self.slots.get(byte_of(slot)..)?.as_chunks().0.first_chunk()?;
+        Some(words.map(u64::from_le_bytes))
     }
 
     #[inline]
@@ -217,9 +234,10 @@ impl<'t> Table<'t> {
     /// Whether the function that the place is in ends right behind it.
     #[inline]
     fn is_end(&self, place: Place) -> bool {
-        match self.slots.get(byte_of(place.next)..).and_then(<[u8]>::first_chunk) {
-            // What is not covered begins there.
-            Some([address, 0]) if *address == place.low.wrapping_add(1) => self.is_near(place),
+        // What is not covered begins there. One comparison: that it does somewhere says nothing.
+        let end = u16::from(place.low.wrapping_add(1)).to_le_bytes();
+        match self.slots.get(byte_of(place.next)..).and_then(<[u8]>::first_chunk::<2>) {
+            Some(slot) if u16::from_ne_bytes(*slot) == u16::from_ne_bytes(end) => self.is_near(place),
             _ => false,
         }
     }
@@ -239,7 +257,7 @@ impl<'t> Table<'t> {
         let mut page_start = svma & !0xff;
         loop {
             if place.next < place.after {
-                let [low, ..] = self.four(place.next)?.to_le_bytes();
+                let [low, _] = *self.slots.get(byte_of(place.next)..)?.first_chunk()?;
                 return Some(page_start | u64::from(low));
             }
             // Each turn is another page.
@@ -258,14 +276,31 @@ fn byte_of(slot: u32) -> usize {
     usize::try_from(u64::from(slot).wrapping_mul(SIZE)).unwrap_or(usize::MAX)
 }
 
-/// How many of four slots begin at `low` or before it, up to the first that does not.
+/// How many slots are looked at together.
+const SIXTEEN: u32 = 16;
+
+/// How many of sixteen slots begin at `low` or before it, up to the first that does not; only `left` of them
+/// count. Without a branch: rows are where they are, and nothing tells in advance how many.
 #[inline]
-fn begun(slots: u64, low: u8) -> u32 {
+fn begun([a, b, c, d]: [u64; 4], left: u32, low: u8) -> u32 {
     const LANES: u64 = 0x0001_0001_0001_0001;
-    let addresses = slots & 0x00ff_00ff_00ff_00ff;
-    // In each lane, bit 8 is left where the address is not above.
-    let difference = (u64::from(low) | 0x100).wrapping_mul(LANES).wrapping_sub(addresses);
-    (!difference & 0x0100_0100_0100_0100).trailing_zeros() / 16
+    // Where none is above, this is: a bit behind those of all lanes.
+    const BEHIND: u64 = 1 << 63;
+    let above = |slots: u64| {
+        let addresses = slots & 0x00ff_00ff_00ff_00ff;
+        // In each lane, bit 8 is left where the address is not above.
+        let difference = (u64::from(low) | 0x100).wrapping_mul(LANES).wrapping_sub(addresses);
+        (!difference & 0x0100_0100_0100_0100) >> 8
+    };
+    let [ninth, ..] = c.to_le_bytes();
+    let is_second = (left > 8) & (ninth <= low);
+    let first = above(select_unpredictable(is_second, c, a));
+    let second = above(select_unpredictable(is_second, d, b));
+    let is_first = first != 0;
+    let lanes = select_unpredictable(is_first, first, second) | BEHIND;
+    let passed = lanes.trailing_zeros().wrapping_add(15) / 16;
+    let eight = select_unpredictable(is_second, 8, 0u32);
+    passed.wrapping_add(select_unpredictable(is_first, 0, 4)).wrapping_add(eight)
 }
 
 impl fmt::Debug for Table<'_> {
@@ -303,21 +338,33 @@ impl Iterator for TableRanges<'_> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
+    use std::vec::Vec;
+
     use super::begun;
 
     #[test]
-    fn four_slots_at_once() {
-        let bytes = [0u8, 1, 2, 0x7f, 0x80, 0x81, 0xfe, 0xff];
-        let all = bytes.into_iter().flat_map(|a| bytes.map(|b| [a, b]));
-        for [a, b] in all {
-            for c in bytes {
-                for d in bytes {
+    fn sixteen_slots_at_once() {
+        let bytes = [0u8, 1, 0x7f, 0x80, 0x81, 0xff];
+        let rules = [0xffu8, 0, 0x80, 1];
+        // Sorted slots with every address at every place, what is behind them, and every address to look for.
+        for count in 0..=16usize {
+            for step in 0..6 {
+                for behind in bytes {
                     for low in bytes {
-                        let slots = [a, 0xff, b, 0, c, 0x80, d, 1];
-                        let begin = [a, b, c, d];
-                        let expected = begin.iter().position(|address| *address > low).unwrap_or(4);
-                        let found = begun(u64::from_le_bytes(slots), low);
-                        assert_eq!(usize::try_from(found).unwrap(), expected, "{begin:?} {low}");
+                        let address = |at: usize| bytes[(at * step / 5).min(5)];
+                        let begin = |at: usize| if at < count { address(at) } else { behind };
+                        let word = |word: usize| {
+                            let slots = (word * 4..word * 4 + 4).flat_map(|at| [begin(at), rules[at % 4]]);
+                            u64::from_le_bytes(slots.collect::<Vec<u8>>().try_into().unwrap())
+                        };
+                        let expected = (0..count).position(|at| begin(at) > low).unwrap_or(count);
+                        let left = u32::try_from(count).unwrap();
+                        let found = begun([0, 1, 2, 3].map(word), left, low).min(left);
+                        assert_eq!(
+                            usize::try_from(found).unwrap(),
+                            expected,
+                            "{count} {step} {behind} {low}"
+                        );
                     }
                 }
             }

@@ -1,6 +1,7 @@
 //! The distinct rules of a table, in room that the caller gives.
 
 use super::rule::{RECORD, TableRule, number};
+use crate::UnwindUserFrame;
 
 /// Room for one distinct rule.
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,28 +83,16 @@ impl<'r> Rules<'r> {
     /// Writes the rules, each at its number, into `bytes` from `at` on.
     pub(super) fn write(&self, bytes: &mut [u8], at: usize) {
         let Some((records, _)) = bytes.get_mut(at..).map(<[u8]>::as_chunks_mut::<RECORD>) else { return };
-        for (record, (frame, flags)) in
-            records.iter_mut().zip([TableRule::NotCovered.to_bytes(), TableRule::AskOriginal.to_bytes()])
-        {
-            set(record, frame, flags);
+        for (record, rule) in records.iter_mut().zip([TableRule::NotCovered, TableRule::AskOriginal]) {
+            *record = rule.to_record();
         }
         for slot in self.slots.iter().filter(|slot| slot.number != 0) {
             if let Some(record) = records.get_mut(usize::from(slot.number)) {
-                let [low, high] = slot.frame.map(u64::to_le_bytes);
-                let mut frame = [0; 16];
-                let (first, second) = frame.split_at_mut(8);
-                first.copy_from_slice(&low);
-                second.copy_from_slice(&high);
-                set(record, frame, slot.flags);
+                let frame = UnwindUserFrame::from_words(slot.frame).to_bytes();
+                *record = TableRule::from_bytes(frame, slot.flags).to_record();
             }
         }
     }
-}
-
-fn set(record: &mut [u8; RECORD], bytes: [u8; 16], flags: u8) {
-    let (frame, flag) = record.split_at_mut(16);
-    frame.copy_from_slice(&bytes);
-    flag.fill(flags);
 }
 
 /// Rules that are alike are far apart.

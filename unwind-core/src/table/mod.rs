@@ -17,12 +17,12 @@
 //!
 //! Tables take 35 to 60 % of `.eh_frame` and `.eh_frame_hdr` of x86-64 libraries, less on other machines.
 //!
-//! # Format, version 1
+//! # Format, version 2
 //! Little-endian. A header of 32 bytes:
 //!
 //! | offset | size | what |
 //! |---|---|---|
-//! | 0 | 4 | magic: `UWT` and the version, 1 |
+//! | 0 | 4 | magic: `UWT` and the version, 2 |
 //! | 4 | 4 | number of slots |
 //! | 8 | 8 | base: the first address (svma), a multiple of 256 |
 //! | 16 | 4 | number of pages of 256 bytes of code |
@@ -33,9 +33,19 @@
 //!
 //! * for each page and once more at the end, the number of slots before it (4 bytes);
 //! * the slots, 2 bytes each: the low byte of an address, and the first byte of a rule's number;
-//! * the rules, 17 bytes each: 16 of [`UnwindUserFrame`](crate::UnwindUserFrame), and flags: what it is in
-//!   bits 0 and 1 (0: not covered, 1: ask the original, 2: a frame), its [`Trust`](crate::Trust) in bits 2 and
-//!   3, where it [`Holds`] in bits 4 and 5.
+//! * the rules, 17 bytes each. The last one, flags, says in bits 0 and 1 what the others are (0: not covered, 1: ask
+//!   the original, 2: a frame, 3: a plain rule), and in bits 4 and 5 where the rule [`Holds`]. A frame is the 16
+//!   bytes of [`UnwindUserFrame`](crate::UnwindUserFrame), with its [`Trust`](crate::Trust) in bits 2 and 3 of the
+//!   flags. A plain rule is what a walk wants to know of nearly every frame, ready for use:
+//!
+//! | offset | size | what |
+//! |---|---|---|
+//! | 0 | 2 | how far behind the base of the CFA the return address is |
+//! | 2 | 2 | how far behind that the CFA is (signed); the CFA is above its base by 1 to 65,535 |
+//! | 4 | 2 | the offset of the caller's frame pointer from the CFA (signed) |
+//! | 6 | 2 | 0 |
+//! | 8 | 4 | bits 12 and 13: its trust; bit 17: the CFA is based on the frame pointer, not on sp; bit 18: the caller's frame pointer is at that offset, not unchanged; bit 21: nobody called the frame, nothing else counts |
+//! | 12 | 4 | 0 |
 //!
 //! A row holds from its address up to that of the next one, over the ends of pages. A first byte below 224 is
 //! the number itself. One of 224 or more says that the slot before, with the same address, has a second byte

@@ -1,6 +1,7 @@
 //! What a table says at an address, and its bytes.
 
-use crate::{Trust, UnwindUserFrame};
+use crate::plain::Plain;
+use crate::{Trust, UnwindUserFrame, UnwindUserType};
 
 /// What a row of a table says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +42,7 @@ impl TableRule {
     }
 }
 
-/// Bytes of a rule: its frame, and its flags.
+/// Bytes of a rule: 16 of its frame, or of what is plain, and its flags.
 pub(super) const RECORD: usize = 17;
 
 /// The flags of a rule: what it is, in the two lowest bits.
@@ -49,12 +50,16 @@ const KIND: u8 = 3;
 const NOT_COVERED: u8 = 0;
 const ASK_ORIGINAL: u8 = 1;
 const FRAME: u8 = 2;
+/// A frame, as a walk wants it. Its trust is beside its offsets.
+const PLAIN: u8 = 3;
 /// How far a frame can be trusted, in the next two.
 const TRUST_SHIFT: u8 = 2;
 /// At which pcs, in the next two.
 const HOLDS_SHIFT: u8 = 4;
+const HOLDS: u8 = 3 << HOLDS_SHIFT;
 
 impl TableRule {
+    /// The frame in 16 bytes, and flags.
     #[inline]
     pub(super) const fn to_bytes(self) -> ([u8; 16], u8) {
         match self {
@@ -79,28 +84,61 @@ impl TableRule {
         }
     }
 
-    /// The rule of a record that holds at this kind of pc without more ado.
+    /// The record of a table for this rule.
+    pub(super) fn to_record(self) -> [u8; RECORD] {
+        let (bytes, flags) = match self.to_plain() {
+            Some((plain, holds)) => {
+                let (offsets, meta) = plain.to_table();
+                let [a, b, c, d, e, f, g, h] = offsets.to_le_bytes();
+                let [i, j, k, l] = meta.to_le_bytes();
+                let bytes = [a, b, c, d, e, f, g, h, i, j, k, l, 0, 0, 0, 0];
+                (bytes, PLAIN | holds.to_bits() << HOLDS_SHIFT)
+            }
+            None => self.to_bytes(),
+        };
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, flags]
+    }
+
+    /// The frame as a plain rule, if that says all of it.
+    fn to_plain(self) -> Option<(Plain, Holds)> {
+        let TableRule::Frame { frame, trust, holds } = self else { return None };
+        let plain = Plain::of(UnwindUserType::Table, frame, trust)?;
+        (plain.frame() == frame).then_some((plain, holds))
+    }
+
+    /// What a record says. A plain rule that makes no sense is left to the original source.
     #[inline]
-    pub(super) const fn plain_of_record(
-        record: &[u8; RECORD],
-        is_exact: bool,
-    ) -> Option<(UnwindUserFrame, Trust)> {
-        const EVERYWHERE: u8 = FRAME | Holds::Everywhere.to_bits() << HOLDS_SHIFT;
-        const FOR_CALLS: u8 = FRAME | Holds::ForCalls.to_bits() << HOLDS_SHIFT;
+    pub(super) fn of_record(record: &[u8; RECORD]) -> Self {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, flags] = *record;
-        let holds = flags & (KIND | 3 << HOLDS_SHIFT);
-        if holds == EVERYWHERE || holds == FOR_CALLS && !is_exact {
-            let frame = UnwindUserFrame::from_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]);
-            Some((frame, Trust::from_bits(flags >> TRUST_SHIFT)))
-        } else {
-            None
+        if flags & KIND != PLAIN {
+            return Self::from_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p], flags);
+        }
+        match Self::plain(record) {
+            Some(plain) => TableRule::Frame {
+                frame: plain.frame(),
+                trust: plain.trust(),
+                holds: Holds::from_bits(flags >> HOLDS_SHIFT),
+            },
+            None => TableRule::AskOriginal,
         }
     }
 
+    /// The rule of a record, if it is plain and holds at this kind of pc without more ado.
     #[inline]
-    pub(super) const fn of_record(record: &[u8; RECORD]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, flags] = *record;
-        Self::from_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p], flags)
+    pub(super) fn plain_of_record(record: &[u8; RECORD], is_exact: bool) -> Option<Plain> {
+        const EVERYWHERE: u8 = PLAIN | Holds::Everywhere.to_bits() << HOLDS_SHIFT;
+        const FOR_CALLS: u8 = PLAIN | Holds::ForCalls.to_bits() << HOLDS_SHIFT;
+        let [.., flags] = *record;
+        let holds = flags & (KIND | HOLDS);
+        if holds == EVERYWHERE || holds == FOR_CALLS && !is_exact { Self::plain(record) } else { None }
+    }
+
+    #[inline]
+    fn plain(record: &[u8; RECORD]) -> Option<Plain> {
+        // As words: taken apart into bytes, it would be read byte by byte.
+        let (offsets, rest) = record.split_first_chunk()?;
+        Plain::of_table(u64::from_le_bytes(*offsets), u32::from_le_bytes(*rest.first_chunk()?))
     }
 }
 

@@ -55,8 +55,7 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for TableSource<'_, S> {
             return None;
         }
         let svma = arch.word_size().truncate(query.pc.lookup_address().wrapping_sub(query.bias));
-        let (frame, trust) = self.table.plain(svma, query.pc.is_exact())?;
-        Plain::of(kind, frame, trust)
+        self.table.plain(svma, query.pc.is_exact())
     }
 
     fn evaluate(

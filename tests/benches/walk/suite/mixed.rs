@@ -20,6 +20,13 @@ pub(crate) fn shuffle(workload: &mut Workload) {
     }
 }
 
+/// Keeps so many stacks, as far apart as can be.
+pub(crate) fn thin_out(workload: &mut Workload, most: usize) {
+    let step = workload.samples.len().div_ceil(most.max(1)).max(1);
+    let mut index = 0..;
+    workload.samples.retain(|_| index.next().is_some_and(|index: usize| index.is_multiple_of(step)));
+}
+
 /// Takes out the stacks that not everybody walks alike, and says how many.
 pub(crate) fn keep_agreed(workload: &mut Workload, tables: &Tables) {
     let disagreed = disagreement(workload, tables);

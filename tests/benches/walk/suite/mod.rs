@@ -89,11 +89,18 @@ fn real_stacks() -> (Workload, Tables) {
         Some(path) => store::load(path).expect("a stored workload"),
         None => {
             let folder = programs::Folder::new().expect("a folder for temporary files");
-            capture::capture(&programs::all(&folder), LIMITS)
+            let mut programs = programs::all(&folder);
+            if let Ok(wanted) = std::env::var("WALK_PROGRAMS") {
+                programs.retain(|program| wanted.split(',').any(|wanted| wanted == program.name));
+            }
+            capture::capture(&programs, LIMITS)
         }
     };
     if let Some(path) = file.as_deref().filter(|_| stored.is_none()) {
         store::store(&workload, path).expect("a file that can be written");
+    }
+    if let Some(most) = std::env::var_os("WALK_MOST") {
+        mixed::thin_out(&mut workload, most.to_str().and_then(|most| most.parse().ok()).expect("a number"));
     }
     let tables = Tables::new(&workload);
     mixed::keep_agreed(&mut workload, &tables);
@@ -165,10 +172,13 @@ fn with_deep_stack<T>(use_them: impl FnOnce(&[usize], &mut [(&mut dyn Contender,
 }
 
 /// Has one contender walk its stacks so many times.
+#[inline(never)]
 fn count(contenders: &mut [(&mut dyn Contender, &Workload)], name: &str, passes: u64) {
     let mut pcs = room();
     let named = contenders.iter_mut().find(|(contender, _)| contender.name().contains(name));
     let (contender, workload) = named.expect("a contender of this name");
+    let begin = rounds::thread_time();
     let frames: u64 = (0..passes).map(|_| contender.pass(workload, &mut pcs)).sum();
-    println!("{}: {frames} frames", contender.name());
+    let each = (rounds::thread_time() - begin) / frames.max(1) as f64;
+    println!("{}: {frames} frames, {each:.1} ns each", contender.name());
 }
