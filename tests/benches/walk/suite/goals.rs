@@ -11,6 +11,9 @@ pub(crate) struct Goal {
     /// One value, or one for each way to walk the real stacks.
     pub(crate) measured: Vec<f64>,
     pub(crate) bound: Bound,
+    /// What would be measured if ours had nothing to look up, and only carried the right rules out; empty where
+    /// the goal is not of that kind.
+    pub(crate) at_floor: Vec<f64>,
 }
 
 #[derive(Clone, Copy)]
@@ -30,6 +33,7 @@ pub(crate) fn all(deep: &[Measured], real: [&[Measured]; 3], loaded: &[Loaded]) 
         what: "bytes of a cursor".into(),
         measured: vec![size_of::<UnwindUserState<TopmostRegisters<'_>>>() as f64],
         bound: AtMost(256.0),
+        at_floor: Vec::new(),
     });
     goals
 }
@@ -67,23 +71,28 @@ fn of_tables(loaded: &[Loaded]) -> Vec<Goal> {
             what: format!("{}: table, % of .eh_frame + .eh_frame_hdr", one.name),
             measured: vec![one.table_part() * 100.0],
             bound: AtMost(percent),
+            at_floor: Vec::new(),
         });
         goals.push(Goal {
             what: format!("{}: MB of .eh_frame compiled per second", one.name),
             measured: vec![one.compile_speed()],
             bound: AtLeast(100.0),
+            at_floor: Vec::new(),
         });
     }
     goals
 }
 
 fn ratio(workload: &str, of: &[&[Measured]], one: &str, other: &str, bound: Bound) -> Goal {
-    let ratio = |of: &&[Measured]| named(of, one).tenth_percentile() / named(of, other).tenth_percentile();
+    let ratio =
+        |of: &[Measured], other| named(of, one).tenth_percentile() / named(of, other).tenth_percentile();
     let [one_name, other_name] = [one, other].map(|name| of.first().map_or(name, |of| &named(of, name).name));
+    let is_floor_known = matches!(bound, AtLeast(_)) && of.len() > 1;
     Goal {
         what: format!("{workload}: {one_name} / {other_name}"),
-        measured: of.iter().map(ratio).collect(),
+        measured: of.iter().map(|of| ratio(of, other)).collect(),
         bound,
+        at_floor: of.iter().filter(|_| is_floor_known).map(|of| ratio(of, "floor: rules")).collect(),
     }
 }
 
