@@ -161,7 +161,7 @@ impl Embedder for Machine {
     fn walk(&self, _: &TaskState, entries: &mut [u64]) -> Result<UnwindStacktrace, StartError> {
         entries[..2].copy_from_slice(&[1, 2]);
         let end = End::Complete(Mark::UndefinedReturnAddress);
-        Ok(UnwindStacktrace { nr: 2, end, weakest: Trust::Exact })
+        Ok(UnwindStacktrace::new(2, end, Trust::Exact))
     }
 
     fn for_each_task(&self, visit: &mut dyn FnMut(&TaskState)) {

@@ -8,12 +8,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use deferred_world::{Machine, Task};
 use unwind_core::deferred::{
     self, ClientId, ClientSlot, Cookie, CpuCounter, Deferred, Embedder, MAX_CLIENTS, NotQueued, Processed,
-    RequestError, Requested, Return, Standing, TaskState, Trace, TraceCache,
+    RequestError, Return, Standing, TaskState, Trace, TraceCache,
 };
 use unwind_core::{End, Mark, StartError, Trust, UnwindStacktrace};
 
 fn machine() -> Machine {
     Machine::new(2, 2, 3, || {})
+}
+
+/// What a call did, and nothing else.
+fn processed(delivered: u32, walks: u32, cancelled: u32) -> Processed {
+    let mut processed = Processed::default();
+    (processed.delivered, processed.walks, processed.cancelled) = (delivered, walks, cancelled);
+    processed
 }
 
 #[test]
@@ -23,14 +30,14 @@ fn clients_of_one_entry_share_cookie_and_walk() {
     let first = machine.request(1, a.id()).unwrap();
     assert_eq!(first.standing, Standing::Queued);
     let again = machine.request(1, a.id()).unwrap();
-    assert_eq!(again, Requested { cookie: first.cookie, standing: Standing::AlreadyQueued });
+    assert_eq!((again.cookie, again.standing), (first.cookie, Standing::AlreadyQueued));
     assert_eq!(machine.request(2, b.id()), Ok(first));
     let task = &machine.tasks[0];
     assert!(task.is_queued.get());
     assert_eq!(machine.deferred().return_to_user(task), Return::Pending);
-    assert_eq!(machine.process(task), Processed { delivered: 2, walks: 1, cancelled: 0 });
+    assert_eq!(machine.process(task), processed(2, 1, 0));
     let late = machine.request(1, a.id()).unwrap();
-    assert_eq!(late, Requested { cookie: first.cookie, standing: Standing::AlreadyServed });
+    assert_eq!((late.cookie, late.standing), (first.cookie, Standing::AlreadyServed));
     assert!(!task.is_queued.get(), "nothing is to be done for it");
     machine.leave(task);
     assert_ne!(machine.request(1, a.id()).unwrap().cookie, first.cookie);
@@ -47,7 +54,7 @@ fn who_comes_after_the_walk_shares_it_through_the_cache() {
     machine.request(1, a.id()).unwrap();
     machine.process(task);
     assert_eq!(machine.request(2, b.id()).unwrap().standing, Standing::Queued);
-    assert_eq!(machine.process(task), Processed { delivered: 1, walks: 0, cancelled: 0 });
+    assert_eq!(machine.process(task), processed(1, 0, 0));
     machine.leave(task);
     machine.check(&[], &"");
 }
@@ -60,11 +67,11 @@ fn a_walk_that_fails_gives_an_empty_trace_and_is_tried_again_for_others() {
     machine.walk_fails.set(true);
     machine.request(1, a.id()).unwrap();
     machine.request(2, b.id()).unwrap();
-    assert_eq!(machine.process(task), Processed { delivered: 2, walks: 1, cancelled: 0 });
+    assert_eq!(machine.process(task), processed(2, 1, 0));
     machine.check(&[], &"");
     machine.walk_fails.set(false);
     machine.request(3, c.id()).unwrap();
-    assert_eq!(machine.process(task), Processed { delivered: 1, walks: 1, cancelled: 0 });
+    assert_eq!(machine.process(task), processed(1, 1, 0));
     assert_eq!(machine.calls()[2].entries, [0, 1]);
 }
 
@@ -129,7 +136,7 @@ impl Embedder for Short<'_> {
 
     fn walk(&self, _: &Task, _: &mut [u64]) -> Result<UnwindStacktrace, StartError> {
         let end = End::Complete(Mark::UndefinedReturnAddress);
-        Ok(UnwindStacktrace { nr: 7, end, weakest: Trust::Exact })
+        Ok(UnwindStacktrace::new(7, end, Trust::Exact))
     }
 
     fn for_each_task(&self, visit: &mut dyn FnMut(&Task)) {
@@ -261,7 +268,7 @@ fn a_call_may_request() {
     LATE.set(Some((machine, b.id())));
     machine.request(1, a.id()).unwrap();
     let task = &machine.tasks[0];
-    assert_eq!(machine.process(task), Processed { delivered: 2, walks: 1, cancelled: 0 });
+    assert_eq!(machine.process(task), processed(2, 1, 0));
     assert_eq!(machine.deferred().return_to_user(task), Return::Pending, "its work is still queued");
     machine.leave(task);
     machine.check(&[], &"");

@@ -54,7 +54,7 @@ fn broken(found: Result<Option<Found>, LookupError>) -> (Broken, u64) {
 
 fn cannot_unwind(pc: u64) -> End {
     let cause = StepError::CannotUnwind;
-    End::Failed(UnwindError { cause, pc: Pc::Return(pc), source: Some(UnwindUserType::Ehabi) })
+    End::Failed(UnwindError::new(cause, Pc::Return(pc), Some(UnwindUserType::Ehabi)))
 }
 
 /// The stack of a leaf in r7's function in a C++ function in an ordinary one in `_start`.
@@ -105,7 +105,7 @@ fn a_walk_ends_where_nothing_can_be_unwound() {
         assert_eq!(walk.frames.len(), 2);
         let cause = StepError::UnknownRegister(Register(7));
         let pc = Pc::Return(0x1_0220);
-        assert_eq!(walk.end, End::Failed(UnwindError { cause, pc, source: Some(UnwindUserType::Ehabi) }));
+        assert_eq!(walk.end, End::Failed(UnwindError::new(cause, pc, Some(UnwindUserType::Ehabi))));
         // Where r7 is the frame pointer, three registers are.
         let walk =
             walk_by_library(&Unwinder::new(Arm { order, fp: 7 }, built.source()), &registers, || &memory);
@@ -127,7 +127,7 @@ fn what_cannot_be_unwound_is_no_proof_of_an_end() {
     let mut options = Options::default();
     let alone = walk(&options);
     assert_eq!(alone.frames.len(), 1);
-    let error = |pc| UnwindError { cause: StepError::CannotUnwind, pc, source: Some(UnwindUserType::Ehabi) };
+    let error = |pc| UnwindError::new(StepError::CannotUnwind, pc, Some(UnwindUserType::Ehabi));
     assert_eq!(alone.end, End::Failed(error(Pc::Exact(0x1_0010))));
     assert!(!alone.end.is_complete());
     assert_eq!(

@@ -357,7 +357,7 @@ impl Unsaid {
             Unconverted::Refused(refused) => {
                 (refused.start, refused.size, format!("SFrame: {}", refused.cause))
             }
-            Unconverted::Entry(error) => panic!("{error:?}"),
+            what => panic!("{what:?}"),
         };
         let before = self.ranges.insert(start, (start + length - 1, cause));
         assert_eq!(before, None, "reported twice");

@@ -154,6 +154,7 @@ fn ask(abi: Abi, source: &SFrameSource<'_>, pc: Pc) -> Answer {
         Abi::Aarch64Little => ask_on(&Aarch64::new(), source, pc),
         Abi::Aarch64Big => ask_on(&Aarch64::big_endian(), source, pc),
         Abi::S390x => ask_on(&S390x, source, pc),
+        abi => panic!("no architecture for {abi:?}"),
     }
 }
 

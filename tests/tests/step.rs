@@ -61,7 +61,7 @@ impl Machine {
 
     fn fails(&self) -> StepError {
         match self.step() {
-            Err(End::Failed(UnwindError { cause, pc, source })) => {
+            Err(End::Failed(UnwindError { cause, pc, source, .. })) => {
                 assert_eq!((pc, source), (Pc::Exact(IP), Some(KIND)));
                 cause
             }
@@ -298,7 +298,7 @@ fn only_where_execution_stopped_may_sp_stay() {
         assert_eq!(places, expected);
         let cause = StepError::StackNotShrinking { caller_sp: SP, sp: SP };
         let pc = Pc::Return(0x60_0020);
-        assert_eq!(walk.end, End::Failed(UnwindError { cause, pc, source: Some(KIND) }));
+        assert_eq!(walk.end, End::Failed(UnwindError::new(cause, pc, Some(KIND))));
     }
 }
 
@@ -329,11 +329,8 @@ fn guesses_are_marked_and_give_the_reason() {
     let mut machine = Machine::with(X86, UnwindUserFrame::plain(false, 16, -8, None)).word(SP + 8, 0x50_0000);
     let answer = Answer::Fails(LookupError::Broken(broken));
     machine.rules.rows.push(Row { first: 0, last: u64::MAX, kind: UnwindUserType::Table, answer });
-    let failed = End::Failed(UnwindError {
-        cause: StepError::Broken(broken),
-        pc: Pc::Exact(IP),
-        source: Some(UnwindUserType::Table),
-    });
+    let cause = StepError::Broken(broken);
+    let failed = End::Failed(UnwindError::new(cause, Pc::Exact(IP), Some(UnwindUserType::Table)));
     assert_eq!(machine.step(), Err(failed));
     machine.options.guesses = true;
     let provenance = machine.step().expect("a guess").provenance;
@@ -358,7 +355,7 @@ fn a_bound_of_sp_is_no_base() {
     let unwinder = Unwinder::with_options(X86, &machine.rules, machine.options.clone());
     let walk = walk_by_library(&unwinder, &machine.registers, || &machine.memory).expect("it starts");
     let cause = StepError::UnknownRegister(X86.sp());
-    let error = UnwindError { cause, pc: Pc::Return(0x50_0000), source: Some(KIND) };
+    let error = UnwindError::new(cause, Pc::Return(0x50_0000), Some(KIND));
     assert_eq!((walk.frames.len(), walk.end), (2, End::Failed(error)));
 }
 
@@ -418,7 +415,7 @@ fn a_frame_record_without_return_address_ends_the_chain_but_where_execution_stop
     // The record that the frame pointer leads to, at SP + 0x40.
     let mut machine = machine.word(SP + 0x40, 0).word(SP + 0x48, 0);
     let by_fp = Some(UnwindUserType::FramePointer);
-    let no_code = UnwindError { cause: StepError::NotCode { address: 0 }, pc: Pc::Exact(IP), source: by_fp };
+    let no_code = UnwindError::new(StepError::NotCode { address: 0 }, Pc::Exact(IP), by_fp);
     assert_eq!(machine.step(), Err(End::Failed(no_code)));
     // The same record, from the frame that called.
     let mut machine = {

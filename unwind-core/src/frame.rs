@@ -96,6 +96,7 @@ pub enum FpRule {
 /// What kind of frame a rule describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
+#[non_exhaustive]
 pub enum FrameKind {
     /// An ordinary call: the caller's pc is a return pc, and the stack shrinks.
     Call,

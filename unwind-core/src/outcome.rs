@@ -6,6 +6,7 @@ use crate::{LookupError, MemoryError, Pc, Register, SourceError, Trust, UnwindUs
 
 /// One frame of the call chain, innermost first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Frame {
     /// Where this frame is executing (avma): exact in the topmost frame and where a signal
     /// interrupted it, else a return pc.
@@ -21,8 +22,17 @@ pub struct Frame {
     pub provenance: Provenance,
 }
 
+impl Frame {
+    /// A frame whose sp is known, for walks that are read back or written down by hand; what else there is to say of it
+    /// is said in its fields.
+    pub const fn new(pc: Pc, sp: u64, fp: Option<u64>, provenance: Provenance) -> Self {
+        Frame { pc, sp, sp_is_bound: false, fp, provenance }
+    }
+}
+
 /// Which source produced a frame, and why better ones did not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Provenance {
     /// The kind of source whose rule was applied to the frame below (the callee); `None` for the
     /// topmost frame, which comes from the registers.
@@ -39,6 +49,11 @@ impl Provenance {
     /// The provenance of the topmost frame.
     pub const REGISTERS: Provenance =
         Provenance { source: None, trust: Trust::Exact, not_covered: UnwindUserTypes::NONE, unusable: None };
+
+    /// Of a frame that a rule of this kind led to, with nothing said of better kinds.
+    pub const fn new(source: UnwindUserType, trust: Trust) -> Self {
+        Provenance { source: Some(source), trust, ..Provenance::REGISTERS }
+    }
 }
 
 impl fmt::Display for Provenance {
@@ -92,7 +107,8 @@ impl fmt::Display for Unusable {
     }
 }
 
-/// How a walk ended.
+/// How a walk ended: one of three ways, and there will be no fourth. What tells them apart is worth an arm each in every
+/// `match`; what may grow is inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// The outermost frame was reached.
@@ -143,6 +159,7 @@ pub enum Cut {
 
 /// Why the next frame could not be found: what, where, and by which source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct UnwindError {
     /// What went wrong.
     pub cause: StepError,
@@ -150,6 +167,13 @@ pub struct UnwindError {
     pub pc: Pc,
     /// The source whose rule failed; `None` where no source had one.
     pub source: Option<UnwindUserType>,
+}
+
+impl UnwindError {
+    /// This cause at this pc.
+    pub const fn new(cause: StepError, pc: Pc, source: Option<UnwindUserType>) -> Self {
+        UnwindError { cause, pc, source }
+    }
 }
 
 /// What can go wrong in one step. Each is found before anything of the state has changed.

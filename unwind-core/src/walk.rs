@@ -57,6 +57,7 @@ pub struct Unwinder<A, S> {
 /// What [`Unwinder::unwind_user`] found: the seed's `struct unwind_stacktrace`, whose entries are
 /// the caller's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct UnwindStacktrace {
     /// How many entries of the buffer were filled.
     pub nr: usize,
@@ -64,6 +65,13 @@ pub struct UnwindStacktrace {
     pub end: End,
     /// The least trusted rule among those that led to the entries.
     pub weakest: Trust,
+}
+
+impl UnwindStacktrace {
+    /// So many entries, for an embedder that has them from elsewhere than a walk of this crate.
+    pub const fn new(nr: usize, end: End, weakest: Trust) -> Self {
+        UnwindStacktrace { nr, end, weakest }
+    }
 }
 
 impl<A: Arch, S: FrameSource<A>> Unwinder<A, S> {

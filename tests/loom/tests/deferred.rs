@@ -107,7 +107,7 @@ impl Embedder for World {
         self.walks.fetch_add(1, Ordering::Relaxed);
         entries[0] = task.stack.load(Ordering::Relaxed);
         let end = End::Complete(Mark::UndefinedReturnAddress);
-        Ok(UnwindStacktrace { nr: 1, end, weakest: Trust::Exact })
+        Ok(UnwindStacktrace::new(1, end, Trust::Exact))
     }
 
     fn for_each_task(&self, visit: &mut dyn FnMut(&Task)) {

@@ -108,9 +108,10 @@ mod tests {
     fn walk() -> Walk<Kept> {
         let frame = |(index, &(pc, sp)): (usize, &(Pc, u64))| {
             let trust = if index == 1 { Trust::CallSite } else { Trust::Exact };
-            let provenance = Provenance { trust, ..Provenance::REGISTERS };
+            let mut provenance = Provenance::REGISTERS;
+            provenance.trust = trust;
             let weakest = if index == 0 { Trust::Exact } else { Trust::CallSite };
-            (Frame { pc, sp, sp_is_bound: false, fp: None, provenance }, Kept(7), weakest)
+            (Frame::new(pc, sp, None, provenance), Kept(7), weakest)
         };
         let end = End::Complete(Mark::UndefinedReturnAddress);
         Walk { frames: CHAIN.iter().enumerate().map(frame).collect(), end }

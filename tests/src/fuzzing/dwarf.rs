@@ -191,6 +191,7 @@ fn enumerate(arch: AnyArch, sections: DwarfSections<'_>, flavor: Flavor) {
                         Some(if in_block < u64::from(split) { first } else { second })
                     }
                     DwarfRule::None(_) => None,
+                    rule => panic!("{rule:?} is not known here"),
                 };
                 match (rule, found) {
                     (Some(rule), Ok(Some(found))) => assert_eq!(Rule::Frame(rule), found.rule, "{row:x?}"),

@@ -241,6 +241,7 @@ fn converted(format: SFrameFormat, sections: DwarfSections<'_>) {
             Abi::Aarch64Little => check(Aarch64::new(), format, &source, flavor),
             Abi::Aarch64Big => check(Aarch64::big_endian(), format, &source, flavor),
             Abi::S390x => check(S390x, format, &source, flavor),
+            abi => panic!("no architecture for {abi:?}"),
         }
     }
 }
@@ -270,6 +271,7 @@ fn check<A: Arch>(arch: A, format: SFrameFormat, source: &DwarfSource<'_>, flavo
             Unconverted::Entry(_) => false,
             Unconverted::NoFrame { start, length, .. } => address.wrapping_sub(start) < length,
             Unconverted::Refused(refused) => address.wrapping_sub(refused.start) < refused.size,
+            what => panic!("{what:?} is not known here"),
         })
     };
     // Where nobody knows which addresses an entry covers, it may be this one: a lookup that could not

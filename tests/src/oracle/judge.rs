@@ -235,8 +235,7 @@ mod tests {
 
     fn walk(end: End) -> Walk<Values> {
         let frame = |truth: TrueFrame<Values>| {
-            let provenance = Provenance::REGISTERS;
-            let frame = Frame { pc: truth.pc, sp: truth.sp, sp_is_bound: false, fp: Some(2), provenance };
+            let frame = Frame::new(truth.pc, truth.sp, Some(2), Provenance::REGISTERS);
             (frame, values(5), Trust::Exact)
         };
         Walk { frames: truth().into_iter().map(frame).collect(), end }
@@ -245,7 +244,7 @@ mod tests {
     const COMPLETE: End = End::Complete(Mark::UndefinedReturnAddress);
 
     fn failed(cause: StepError) -> End {
-        End::Failed(UnwindError { cause, pc: Pc::Return(0x300), source: None })
+        End::Failed(UnwindError::new(cause, Pc::Return(0x300), None))
     }
 
     fn verdict(mode: Mode, walk: &Walk<Values>, covered: u64) -> Verdict {

@@ -152,7 +152,7 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
     fn step(&mut self, state: &State<'_>) -> Result<(Caller, Provenance), End> {
         let mut not_covered = UnwindUserTypes::NONE;
         let mut passed_over: Vec<(UnwindUserType, StepError, Unusable)> = Vec::new();
-        let failed = |cause, source| End::Failed(UnwindError { cause, pc: state.pc(), source });
+        let failed = |cause, source| End::Failed(UnwindError::new(cause, state.pc(), source));
         for kind in UnwindUserType::ALL {
             if !self.options.types.contains(kind) {
                 continue;
@@ -162,7 +162,9 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
                 Ok(Some((caller, trust))) => {
                     let unusable = passed_over.first().map(|(kind, _, why)| (*kind, *why));
                     let trust = if unusable.is_some() { Trust::Guess } else { trust };
-                    return Ok((caller, Provenance { source: Some(kind), trust, not_covered, unusable }));
+                    let mut provenance = Provenance::new(kind, trust);
+                    (provenance.not_covered, provenance.unusable) = (not_covered, unusable);
+                    return Ok((caller, provenance));
                 }
                 Err(Stop::Error(StepError::Broken(error))) => {
                     passed_over.push((kind, StepError::Broken(error), Unusable::Broken(error)));
@@ -444,13 +446,9 @@ impl<A: Arch, S: FrameSource<A>> Reference<'_, A, S> {
 
 impl State<'_> {
     fn frame(&self, provenance: Provenance) -> Frame {
-        Frame {
-            pc: self.pc(),
-            sp: narrow(self.sp),
-            sp_is_bound: self.sp_is_bound,
-            fp: self.fp.map(narrow),
-            provenance,
-        }
+        let mut frame = Frame::new(self.pc(), narrow(self.sp), self.fp.map(narrow), provenance);
+        frame.sp_is_bound = self.sp_is_bound;
+        frame
     }
 
     fn pc(&self) -> Pc {

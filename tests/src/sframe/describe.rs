@@ -97,6 +97,7 @@ impl Section {
                     fres.extend(number(order, count.into(), 2));
                     fres.extend([function.info, function.info2, function.block]);
                 }
+                version => panic!("{version:?} is not known here"),
             }
             for row in &function.rows {
                 fres.extend(row.bytes(order, function.info));

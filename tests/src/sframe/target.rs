@@ -15,5 +15,6 @@ pub fn lookup(abi: Abi, source: &SFrameSource<'_>, pc: Pc) -> Result<Option<Foun
         Abi::Aarch64Little => source.lookup(&Aarch64::new(), kind, &query, &mut memory),
         Abi::Aarch64Big => source.lookup(&Aarch64::big_endian(), kind, &query, &mut memory),
         Abi::S390x => source.lookup(&S390x, kind, &query, &mut memory),
+        abi => panic!("no architecture for {abi:?}"),
     }
 }

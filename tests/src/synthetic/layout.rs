@@ -234,23 +234,14 @@ impl<'s> Layout<'s> {
         layout.placed.reverse();
         let innermost = &layout.placed[0];
         let mut fp = layout.registers.values.get(&layout.arch.fp().0).copied();
-        let mut frames = vec![Frame {
-            pc: Pc::Exact(innermost.pc),
-            sp: innermost.sp,
-            sp_is_bound: false,
-            fp,
-            provenance: Provenance::REGISTERS,
-        }];
+        let mut frames = vec![Frame::new(Pc::Exact(innermost.pc), innermost.sp, fp, Provenance::REGISTERS)];
         let options = layout.options();
         for (callee, caller) in layout.placed.iter().zip(layout.placed.iter().skip(1)) {
             fp = callee.fp_rule.of_caller(fp, caller.fp);
-            frames.push(Frame {
-                pc: if callee.is_signal { Pc::Exact(caller.pc) } else { Pc::Return(caller.pc) },
-                sp: callee.caller_sp,
-                sp_is_bound: callee.sp_is_bound,
-                fp,
-                provenance: callee.provenance(&options),
-            });
+            let pc = if callee.is_signal { Pc::Exact(caller.pc) } else { Pc::Return(caller.pc) };
+            let mut frame = Frame::new(pc, callee.caller_sp, fp, callee.provenance(&options));
+            frame.sp_is_bound = callee.sp_is_bound;
+            frames.push(frame);
         }
         let mut reads: Vec<Reads> = layout.placed.iter().map(|placed| placed.reads.clone()).collect();
         let end = layout.end(&mut reads);
@@ -284,7 +275,7 @@ impl<'s> Layout<'s> {
         } else {
             Pc::Return(outermost.pc)
         };
-        let failed = |cause, source| End::Failed(UnwindError { cause, pc, source });
+        let failed = |cause, source| End::Failed(UnwindError::new(cause, pc, source));
         let LookupError::Broken(broken) = BROKEN else { unreachable!("it is broken") };
         if self.spec.end == EndSpec::Unreadable {
             self.memory.remove(outermost.ra_slot.expect("it is on the stack"), self.arch.word());
@@ -337,6 +328,8 @@ impl Placed {
             (kind, unwind_core::Unusable::Broken(error))
         });
         let trust = if unusable.is_some() { Trust::Guess } else { self.trust };
-        Provenance { source: Some(self.kind), trust, not_covered, unusable }
+        let mut provenance = Provenance::new(self.kind, trust);
+        (provenance.not_covered, provenance.unusable) = (not_covered, unusable);
+        provenance
     }
 }

@@ -115,7 +115,7 @@ impl Embedder for Machine {
         entries[..2].copy_from_slice(&[task.number as u64, task.stack.get()]);
         (self.interrupt)();
         let end = End::Complete(Mark::UndefinedReturnAddress);
-        Ok(UnwindStacktrace { nr: 2, end, weakest: Trust::Exact })
+        Ok(UnwindStacktrace::new(2, end, Trust::Exact))
     }
 
     fn for_each_task(&self, visit: &mut dyn FnMut(&Task)) {

@@ -182,6 +182,7 @@ fn h23_flags() {
                 Version::V1 => 0b011,
                 Version::V2 => 0b111,
                 Version::V3 => 0b101,
+                _ => panic!("which flags does {version:?} have?"),
             };
             match flags & !known {
                 0 => assert_eq!(parsed.validate(), Ok(())),

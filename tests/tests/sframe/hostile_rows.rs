@@ -92,7 +92,7 @@ fn words_of_every_width() {
             assert_eq!(parse(&section.bytes(SVMA)).validate(), Ok(()));
             let found = rows(&section).into_iter().map(|row| match row.unwrap().rule {
                 RowRule::Frame { cfa, .. } => cfa.offset,
-                RowRule::Outermost => panic!("outermost"),
+                rule => panic!("{rule:?}"),
             });
             assert_eq!(found.collect::<Vec<_>>(), expected);
         }
@@ -278,6 +278,7 @@ fn aarch64_in_both_byte_orders() {
                             assert!(!cfa.deref);
                             (row.start, row.is_mangled, Some((cfa.base.unwrap(), cfa.offset)), ra, fp)
                         }
+                        rule => panic!("{rule:?}"),
                     });
                     assert_eq!(found.collect::<Vec<_>>(), expected);
                 }

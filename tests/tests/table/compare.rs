@@ -28,8 +28,10 @@ pub(crate) struct Counts {
 
 /// Compiles in every way; the tables are the same.
 pub(crate) fn compile<A: Arch, O: TableOrigin<A>>(arch: A, origin: O, text: Range<u64>) -> Vec<u8> {
-    let mut last = Progress { done: 0, total: 0 };
-    let bytes = compile_to_vec(arch, origin, text.clone(), |progress| last = progress).expect("in order");
+    let mut last: Option<Progress> = None;
+    let bytes =
+        compile_to_vec(arch, origin, text.clone(), |progress| last = Some(progress)).expect("in order");
+    let last = last.expect("told at the end at the latest");
     assert_eq!(last.done, last.total);
     let run = |bytes: &mut [u8]| {
         let mut rules = vec![TableSlot::default(); 4096];

@@ -22,6 +22,7 @@ fn arch(abi: Abi) -> AnyArch {
         Abi::Aarch64Little => (183, 1),
         Abi::Aarch64Big => (183, 2),
         Abi::S390x => (22, 2),
+        abi => panic!("no architecture for {abi:?}"),
     };
     AnyArch::from_elf(machine, 2, order).expect("an architecture of ours")
 }

@@ -8,6 +8,7 @@ use super::trace::TraceCache;
 
 /// What [`Deferred::process`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Processed {
     /// How many clients were called.
     pub delivered: u32,

@@ -27,6 +27,7 @@ impl<E: Copy, C> Copy for Deferred<'_, E, C> {}
 
 /// What a request was told: the cookie to record beside what was sampled, and where the request stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Requested {
     /// The entry's cookie.
     pub cookie: Cookie,
@@ -34,7 +35,7 @@ pub struct Requested {
     pub standing: Standing,
 }
 
-/// Where a client stands in an entry.
+/// Where a client stands in an entry: new to it, waiting, or served. These are all there can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// This is its first request: it will be called once.

@@ -55,7 +55,7 @@ struct User<U> {
     is_joined: bool,
 }
 
-/// What becomes of a part.
+/// What becomes of a part: both came, or one of them alone. These are all there can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stitched<'u, K, U> {
     /// A kernel part and its user part.
@@ -87,6 +87,7 @@ pub enum Stitched<'u, K, U> {
 
 /// Why a kernel part has no user part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Missing {
     /// A record of a later entry came first: there never was one, as after a cancel.
     NeverCame,

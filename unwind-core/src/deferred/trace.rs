@@ -5,11 +5,19 @@ use crate::{StartError, UnwindStacktrace};
 
 /// A user trace, as a client gets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Trace<'t> {
     /// The addresses (avma), innermost first. None where the walk could not begin.
     pub entries: &'t [u64],
     /// How the walk ended, and how much it is worth; or why it could not begin.
     pub outcome: Result<UnwindStacktrace, StartError>,
+}
+
+impl<'t> Trace<'t> {
+    /// A trace, for those who call a client of theirs themselves.
+    pub const fn new(entries: &'t [u64], outcome: Result<UnwindStacktrace, StartError>) -> Self {
+        Trace { entries, outcome }
+    }
 }
 
 /// Room for one trace, of the caller's size: an array, a slice, a vector of words. (A page of 4 KiB has room

@@ -268,6 +268,7 @@ pub struct DwarfRow {
 
 /// What a row says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DwarfRule {
     /// This rule.
     Frame(UnwindUserFrame),

@@ -9,6 +9,7 @@ pub(super) const HEADER_SIZE: u64 = 28;
 
 /// The format's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Version {
     /// binutils 2.40.
     V1,
@@ -40,6 +41,7 @@ impl Version {
 
 /// The ABI and byte order that a section is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Abi {
     /// AArch64, big endian.
     Aarch64Big,

@@ -20,6 +20,7 @@ pub struct Row {
 
 /// What a row says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RowRule {
     /// The return address is undefined: nobody called this.
     Outermost,

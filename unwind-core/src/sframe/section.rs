@@ -18,6 +18,7 @@ pub struct SFrameSection<'d> {
 
 /// How wide the start of a row is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RowStart {
     /// 1 byte.
     Addr1,
@@ -40,6 +41,7 @@ impl RowStart {
 
 /// How the data words of a function's rows are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RowKind {
     /// Offsets from sp or fp, and from the CFA.
     Default,

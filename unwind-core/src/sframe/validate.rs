@@ -9,6 +9,7 @@ use crate::SourceError;
 
 /// What is wrong with a section, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Flaw {
     /// What.
     pub kind: FlawKind,

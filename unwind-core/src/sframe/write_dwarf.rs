@@ -12,6 +12,7 @@ use crate::{Arch, LookupError};
 
 /// Something that a converted section does not describe, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Unconverted {
     /// An entry that cannot be parsed; nobody knows which addresses it covers.
     Entry(LookupError),

@@ -25,6 +25,7 @@ pub struct SFrameFormat {
 
 /// Addresses that a section does not describe, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Refused {
     /// The first one (svma).
     pub start: u64,

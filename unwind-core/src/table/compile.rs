@@ -10,6 +10,7 @@ use crate::Arch;
 
 /// How far a [`TableCompiler`] has come, in functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Progress {
     /// How many have been compiled.
     pub done: usize,

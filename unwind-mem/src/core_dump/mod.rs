@@ -91,6 +91,7 @@ pub struct CoreDump {
 
 /// A file that was mapped and is of no use now.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MissingFile {
     /// Its path on the machine where the core was written; where the program was given, that path.
     pub path: PathBuf,

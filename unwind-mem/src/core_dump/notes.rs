@@ -21,6 +21,7 @@ const NT_ARM_PAC_MASK: u32 = 0x406;
 
 /// A thread as it was when the core was written.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct CoreThread {
     /// The thread id.
     pub tid: u32,

@@ -61,6 +61,7 @@ pub enum Origin {
 /// Executable memory without unwind tables: code that was generated at run time, or a file that
 /// could not be used.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct BareCode {
     /// Its addresses (avma).
     pub range: Range<u64>,

@@ -18,6 +18,7 @@ use super::{Access, ProcessError, pid as as_pid};
 
 /// A process that is about to be ended by a signal. All its threads are stopped.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Crash {
     /// The process id: the watched process, or one of its descendants.
     pub pid: u32,
@@ -29,7 +30,7 @@ pub struct Crash {
     pub threads: Vec<StoppedThread>,
 }
 
-/// How a watched process ended.
+/// How a watched process ended: there are these two ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// By itself, with this status.

@@ -130,7 +130,7 @@ fn is_same(found: &Frame, expected: &Frame) -> bool {
 
 fn without_source(end: End) -> End {
     match end {
-        End::Failed(error) => End::Failed(UnwindError { source: None, ..error }),
+        End::Failed(error) => End::Failed(UnwindError::new(error.cause, error.pc, None)),
         end => end,
     }
 }
