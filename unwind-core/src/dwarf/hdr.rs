@@ -320,3 +320,87 @@ fn low_half(word: u64) -> u32 {
     let [a, b, c, d, ..] = word.to_le_bytes();
     u32::from_le_bytes([a, b, c, d])
 }
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::unwrap_used, reason = "tests")]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use crate::dwarf::testing::{KINDS, Kind, RA, SP, four};
+    use crate::dwarf::{DwarfSections, DwarfSource, Section};
+    use crate::{
+        ByteOrder, FrameSource, MemoryError, Pc, Query, Rule, UnwindUserFrame, UnwindUserType, WordSize,
+        from_fn,
+    };
+
+    /// How long each function is.
+    const LENGTH: u64 = 0x10;
+
+    fn word(kind: &Kind, value: u64) -> Vec<u8> {
+        match (kind.word, kind.order) {
+            (WordSize::Four, order) => four(order, value).to_vec(),
+            (WordSize::Eight, ByteOrder::Little) => value.to_le_bytes().to_vec(),
+            (WordSize::Eight, ByteOrder::Big) => value.to_be_bytes().to_vec(),
+        }
+    }
+
+    /// `.eh_frame` of these functions: a CIE, and an FDE each; and where these begin.
+    fn eh_frame(kind: &Kind, starts: &[u64]) -> (Vec<u8>, Vec<u64>) {
+        // No augmentation, factors of 1 and -8; the CFA is 16 above sp, the return address 8 below it.
+        let cie = [0, 0, 0, 0, 1, 0, 1, 0x78, RA, 0x0c, SP, 16, 0x80 | RA, 1, 0, 0];
+        let mut section = four(kind.order, 16).to_vec();
+        section.extend(cie);
+        let mut fdes = Vec::new();
+        for start in starts {
+            let at = u64::try_from(section.len()).unwrap();
+            fdes.push(at);
+            section.extend(four(kind.order, 4 + 2 * u64::from(kind.word.bytes())));
+            section.extend(four(kind.order, at + 4));
+            section.extend(word(kind, *start));
+            section.extend(word(kind, LENGTH));
+        }
+        (section, fdes)
+    }
+
+    #[test]
+    fn functions_at_both_ends_of_the_address_space_are_found_through_a_table_between() {
+        for kind in KINDS {
+            let top = kind.word.max_address();
+            // So near to the top that the distances of those at the bottom wrap around: by address they come first, by
+            // distance last.
+            let (hdr_svma, svma) = (top - 0xffff, top - 0xefff);
+            let starts = [0x1000, 0x1020, 0x3000, top - 0x3_ffff, top - 0x2_ffff];
+            let (eh_frame, fdes) = eh_frame(&kind, &starts);
+            let mut hdr = [1, 0x1b, 0x03, 0x3b].to_vec();
+            hdr.extend(four(kind.order, svma.wrapping_sub(hdr_svma + 4)));
+            hdr.extend(four(kind.order, u64::try_from(starts.len()).unwrap()));
+            for (start, fde) in starts.iter().zip(fdes) {
+                hdr.extend(four(kind.order, start.wrapping_sub(hdr_svma)));
+                hdr.extend(four(kind.order, (svma + fde).wrapping_sub(hdr_svma)));
+            }
+            let source = DwarfSource::new(DwarfSections {
+                eh_frame: Some(Section { data: &eh_frame, svma }),
+                eh_frame_hdr: Some(Section { data: &hdr, svma: hdr_svma }),
+                ..DwarfSections::default()
+            });
+            assert_eq!(source.verify_hdr(&kind), Ok(()), "{kind:?}");
+            for start in starts {
+                for at in [start - 1, start, start + LENGTH - 1, start + LENGTH] {
+                    let memory =
+                        &mut from_fn(|address, _: &mut [u8]| Err(MemoryError::Unreadable { address }));
+                    let query = Query::new(Pc::Exact(at));
+                    let found = source.lookup(&kind, UnwindUserType::Dwarf, &query, memory);
+                    let is_in = (start..start + LENGTH).contains(&at);
+                    let frame = Rule::Frame(UnwindUserFrame::plain(false, 16, -8, None));
+                    assert_eq!(
+                        found.map(|found| found.map(|found| found.rule)),
+                        Ok(is_in.then_some(frame)),
+                        "{kind:?} {at:#x}"
+                    );
+                }
+            }
+        }
+    }
+}
