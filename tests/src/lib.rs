@@ -8,6 +8,7 @@ pub mod captured;
 pub mod ehabi;
 pub mod fuzzing;
 pub mod hazard;
+pub mod libraries;
 #[cfg(target_has_atomic = "64")]
 pub mod oracle;
 pub mod reference;

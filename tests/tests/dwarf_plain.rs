@@ -2,7 +2,7 @@
 //! of the libraries at hand, at its first and its last address, as an exact pc and as a return pc. Both must
 //! find the same; and the short way, which is what `peek` takes, must lead somewhere nearly everywhere.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use object::{Object, ObjectSection};
 use unwind_arch::AnyArch;
@@ -12,6 +12,10 @@ use unwind_core::dwarf::{
 use unwind_core::{
     FrameSource, MemoryError, Pc, Plain, Query, Rule, Trust, UnwindUserType, UnwindUserTypes, from_fn,
 };
+use unwind_tests::libraries::of_all_architectures;
+
+/// Where the host's own libraries are.
+const HOSTS: [&str; 4] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64"];
 
 /// How many rows there were, and at how many `peek` had an answer.
 #[derive(Debug, Default, Clone, Copy)]
@@ -25,7 +29,7 @@ fn both_ways_lead_to_the_same_rules() {
     let mut of_host = Count::default();
     let mut libraries = 0;
     let own = std::env::current_exe().unwrap();
-    for path in libraries_at_hand().into_iter().chain([own.clone()]) {
+    for path in of_all_architectures().into_iter().chain([own.clone()]) {
         let Ok(data) = std::fs::read(&path) else {
             println!("SKIPPED {}: not on this machine", path.display());
             continue;
@@ -36,36 +40,13 @@ fn both_ways_lead_to_the_same_rules() {
         };
         println!("{}: {count:?}", path.display());
         libraries += 1;
-        if path == own || path.starts_with("/lib") || path.starts_with("/lib64") {
+        if path == own || HOSTS.iter().any(|folder| path.starts_with(folder)) {
             of_host.rows += count.rows;
             of_host.peeked += count.peeked;
         }
     }
     assert!(libraries > 0 && of_host.rows > 1_000, "{of_host:?}");
     assert!(of_host.peeked * 100 >= of_host.rows * 99, "the short way leads nowhere: {of_host:?}");
-}
-
-/// Some of the host's libraries, and the C libraries of other architectures whose cross packages are installed.
-fn libraries_at_hand() -> Vec<PathBuf> {
-    let host = ["libc.so.6", "libstdc++.so.6", "libcrypto.so.3", "libm.so.6"];
-    let folders = ["/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu", "/lib64"];
-    let cross = [
-        "aarch64-linux-gnu/lib",
-        "i686-linux-gnu/lib",
-        "loongarch64-linux-gnu/lib",
-        "mips-linux-gnu/lib",
-        "mips64-linux-gnuabi64/lib",
-        "mips64el-linux-gnuabi64/lib",
-        "mips64el-linux-gnuabi64/lib32",
-        "mipsel-linux-gnu/lib",
-        "powerpc64-linux-gnu/lib",
-        "powerpc64le-linux-gnu/lib",
-        "riscv64-linux-gnu/lib",
-        "s390x-linux-gnu/lib",
-    ];
-    let folder = folders.iter().map(Path::new).find(|folder| folder.join("libc.so.6").exists());
-    let of_host = host.iter().filter_map(|name| Some(folder?.join(name)));
-    of_host.chain(cross.iter().map(|folder| Path::new("/usr").join(folder).join("libc.so.6"))).collect()
 }
 
 fn compare_file(path: &Path, data: &[u8]) -> Option<Count> {

@@ -9,8 +9,7 @@
 //!
 //! `UNWIND_ROWS=FILE[:FILE…]` names files of one's own.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use gimli::{BaseAddresses, CieOrFde, EndianSlice, EvaluationResult, RunTimeEndian, UnwindSection};
 use object::{Object, ObjectSection};
@@ -21,6 +20,7 @@ use unwind_core::{
     MemoryError, MemoryReader, Pc, Query, RaRule, Register, RegisterFile, Rule, UnwindUserFrame,
     UnwindUserType, WordSize,
 };
+use unwind_tests::libraries;
 
 type Slice<'d> = EndianSlice<'d, RunTimeEndian>;
 
@@ -37,13 +37,8 @@ struct Values {
 
 #[test]
 fn rows_equal_gimlis() {
-    let mut files: Vec<PathBuf> = match std::env::var_os("UNWIND_ROWS") {
-        Some(list) => std::env::split_paths(&list).collect(),
-        None => system_libraries(),
-    };
-    files.push(std::env::current_exe().unwrap());
     let mut total = Count::default();
-    for file in files {
+    for file in libraries::named_or(libraries::of_all_architectures) {
         let data = match std::fs::read(&file) {
             Ok(data) => data,
             Err(error) => {
@@ -58,62 +53,6 @@ fn rows_equal_gimlis() {
     println!("total: {total:?}");
     assert!(total.functions > 1_000, "no library was found: {total:?}");
     assert!(total.rules > 0 && total.evaluated > 0);
-}
-
-/// The libraries of this machine that matter most, those of AArch64 where they are installed, and the C
-/// library of every other architecture whose cross package is.
-fn system_libraries() -> Vec<PathBuf> {
-    let names = [
-        "libc.so.6",
-        "libm.so.6",
-        "libstdc++.so.6",
-        "libgcc_s.so.1",
-        "libcrypto.so.3",
-        "libssl.so.3",
-        "ld-linux-x86-64.so.2",
-        "ld-linux-aarch64.so.1",
-        "libpthread.so.0",
-    ];
-    let folders = [
-        "/lib/x86_64-linux-gnu",
-        "/usr/lib/x86_64-linux-gnu",
-        "/lib64",
-        "/usr/lib64",
-        "/lib/aarch64-linux-gnu",
-        "/usr/aarch64-linux-gnu/lib",
-    ];
-    // Arm's has the tables of its own ABI instead.
-    let cross = [
-        "i686-linux-gnu/lib",
-        "loongarch64-linux-gnu/lib",
-        "mips-linux-gnu/lib",
-        "mips64-linux-gnuabi64/lib",
-        "mips64el-linux-gnuabi64/lib",
-        "mips64el-linux-gnuabi64/lib32",
-        "mipsel-linux-gnu/lib",
-        "powerpc64-linux-gnu/lib",
-        "powerpc64le-linux-gnu/lib",
-        "riscv64-linux-gnu/lib",
-        "s390x-linux-gnu/lib",
-    ];
-    let mut found = BTreeMap::new();
-    for folder in folders {
-        for name in names {
-            if let Ok(real) = std::fs::canonicalize(Path::new(folder).join(name)) {
-                found.insert(real, ());
-            }
-        }
-        if !Path::new(folder).exists() {
-            println!("SKIPPED {folder}: not on this machine");
-        }
-    }
-    for folder in cross {
-        match std::fs::canonicalize(format!("/usr/{folder}/libc.so.6")) {
-            Ok(real) => drop(found.insert(real, ())),
-            Err(_) => println!("SKIPPED the C library in {folder}: not on this machine"),
-        }
-    }
-    found.into_keys().collect()
 }
 
 #[derive(Debug, Default)]

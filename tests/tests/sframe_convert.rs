@@ -22,20 +22,15 @@ use unwind_core::sframe::{
 use unwind_core::{
     Arch, FrameSource, LookupError, MemoryError, Pc, Query, Rule, Trust, UnwindUserType, from_fn,
 };
+use unwind_tests::libraries;
 use unwind_tests::sframe::{FrameSections, folder};
 
 type Slice<'d> = EndianSlice<'d, RunTimeEndian>;
 
 #[test]
 fn libraries_convert_exactly() {
-    let mut files: Vec<PathBuf> = match std::env::var_os("UNWIND_ROWS") {
-        Some(list) => std::env::split_paths(&list).collect(),
-        None => system_libraries(),
-    };
-    files.push(std::env::current_exe().unwrap());
-    files.extend(samples());
     let mut functions = 0;
-    for path in files {
+    for path in libraries::named_or(libraries::system_libraries).into_iter().chain(samples()) {
         let data = match std::fs::read(&path) {
             Ok(data) => data,
             Err(error) => {
@@ -46,31 +41,6 @@ fn libraries_convert_exactly() {
         functions += compare_file(&path, &data);
     }
     assert!(functions > 1_000, "no library was found");
-}
-
-/// The libraries of this machine that matter most, and those of AArch64 where its cross C library
-/// is installed.
-fn system_libraries() -> Vec<PathBuf> {
-    let names = [
-        "libc.so.6",
-        "libm.so.6",
-        "libstdc++.so.6",
-        "libgcc_s.so.1",
-        "libcrypto.so.3",
-        "libssl.so.3",
-        "ld-linux-x86-64.so.2",
-        "ld-linux-aarch64.so.1",
-    ];
-    let folders = ["/lib/x86_64-linux-gnu", "/lib64", "/lib/aarch64-linux-gnu", "/usr/aarch64-linux-gnu/lib"];
-    let mut found = BTreeSet::new();
-    for folder in folders {
-        if !Path::new(folder).exists() {
-            println!("SKIPPED {folder}: not on this machine");
-        }
-        found
-            .extend(names.iter().filter_map(|name| std::fs::canonicalize(Path::new(folder).join(name)).ok()));
-    }
-    found.into_iter().collect()
 }
 
 /// Programs with everything that has a `.sframe` of its own, s390x and big-endian AArch64 among

@@ -9,19 +9,15 @@ use unwind_arch::AnyArch;
 use unwind_core::dwarf::{DwarfIndex, DwarfIndexEntry, DwarfSections, DwarfSource, Flavor};
 use unwind_core::table::Table;
 use unwind_core::{Arch, UnwindUserType};
+use unwind_tests::libraries;
 use unwind_tests::sframe::FrameSections;
 
 use super::compare::compare;
 
 #[test]
 fn tables_say_what_dwarf_says() {
-    let mut files: Vec<PathBuf> = match std::env::var_os("UNWIND_ROWS") {
-        Some(list) => std::env::split_paths(&list).collect(),
-        None => system_libraries(),
-    };
-    files.push(std::env::current_exe().expect("this program's path"));
     let mut functions = 0;
-    for path in files {
+    for path in libraries::named_or(system_libraries) {
         match std::fs::read(&path) {
             Ok(data) => functions += compare_file(&path, &data),
             Err(error) => println!("SKIPPED {}: {error}", path.display()),
@@ -31,7 +27,7 @@ fn tables_say_what_dwarf_says() {
 }
 
 /// The C libraries of every architecture that this system has, and what the goals are about.
-fn system_libraries() -> Vec<PathBuf> {
+fn system_libraries() -> BTreeSet<PathBuf> {
     let names = ["libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1", "libcrypto.so.3"];
     let mut folders: Vec<PathBuf> = ["/lib64", "/lib", "/usr"].map(PathBuf::from).to_vec();
     for parent in ["/lib", "/usr"] {
@@ -50,7 +46,7 @@ fn system_libraries() -> Vec<PathBuf> {
         });
         found.extend(loaders.filter_map(|entry| std::fs::canonicalize(entry.path()).ok()));
     }
-    found.into_iter().collect()
+    found
 }
 
 /// The architecture of a file; `None` where it is not one of ours.
