@@ -5,13 +5,16 @@ use std::ops::Range;
 
 use arbitrary::{Arbitrary, Unstructured};
 use unwind_core::dwarf::{DwarfIndex, DwarfIndexEntry, DwarfSections, DwarfSource, Flavor};
-use unwind_core::sframe::{Abi, SFrameIndex, SFrameIndexEntry, SFrameSection, SFrameSource};
-use unwind_core::table::{Table, TableOrigin, TableRule, TableSource, compile_to_vec};
+use unwind_core::sframe::{Abi, SFrameIndex, SFrameIndexEntry, SFrameSection, SFrameSource, Version};
+use unwind_core::table::{
+    LazyPage, LazyRoom, LazyRow, LazyRule, Table, TableOrigin, TableRule, TableSource, compile_to_vec,
+};
 use unwind_core::{Arch, FrameSource, MemoryError, Pc, Query, UnwindUserType, from_fn};
 
 use super::dwarf::as_dwarf;
 use super::ehabi;
 use crate::ehabi::Arm;
+use crate::sframe::{Function, RowBytes, Section};
 use crate::synthetic::{AnyArch, ChainSpec, ModuleSpec, describe, lay_out};
 
 /// What the fuzzer's bytes become.
@@ -40,7 +43,10 @@ pub fn compile(data: &[u8]) {
         Ok(CompileInput::Dwarf(arch, chain, spec, damage, is_indexed)) => {
             dwarf(arch, chain, spec, &damage, is_indexed);
         }
-        Ok(CompileInput::SFrame(svma, is_indexed, bytes)) => sframe(svma, is_indexed, &bytes),
+        Ok(CompileInput::SFrame(svma, is_indexed, bytes)) => {
+            sframe(svma, is_indexed, &bytes);
+            sframe(SECTION, is_indexed, &crowded(&bytes).bytes(SECTION));
+        }
         Ok(CompileInput::Ehabi(is_little, place, bytes, damage)) => {
             let order = if is_little { unwind_core::ByteOrder::Little } else { unwind_core::ByteOrder::Big };
             let mut built = ehabi::built(order, place, &bytes);
@@ -122,6 +128,27 @@ fn index<'i>(
     Some(DwarfIndex::build(arch, sections, flavor, room).expect("room was asked for"))
 }
 
+/// Where sections are that are made here.
+const SECTION: u64 = 0x8000;
+
+/// Functions so close together that they are in and over each other, of no length, without rows, in blocks: what they
+/// are is in the bytes, five for each.
+fn crowded(bytes: &[u8]) -> Section {
+    let mut start = 0x1000;
+    let functions = bytes.chunks_exact(5).take(24).map(|of| {
+        start += u64::from(of[0] & 0x1f);
+        let rows = (0..of[2] & 3).map(|number| {
+            let at = u32::from(of[3] & 7) + u32::from(number) * u32::from(of[3] >> 3 & 7);
+            RowBytes::new(at, &[8 * i32::from(1 + (of[3] >> 6) + number)])
+        });
+        // Most are short, some longer than several others.
+        let size = u32::from(of[1] & 0x1f) << (of[4] & 1).wrapping_mul(2);
+        let function = Function::new(start, size, rows.collect());
+        if of[4] & 0x0e == 0x0e { function.in_blocks(of[4] >> 4) } else { function }
+    });
+    Section::new(Version::V2, Abi::Amd64, functions.collect())
+}
+
 fn sframe(svma: u64, is_indexed: bool, bytes: &[u8]) {
     let Ok(section) = SFrameSection::parse(bytes, svma) else { return };
     let Some(arch) = AnyArch::real().into_iter().find(|arch| Abi::of(arch) == Some(section.abi())) else {
@@ -132,14 +159,6 @@ fn sframe(svma: u64, is_indexed: bool, bytes: &[u8]) {
     if is_indexed {
         let Ok(Some(index)) = SFrameIndex::build(&section, &mut room) else { return };
         source = source.with_index(index);
-    }
-    // Where functions overlap, one of no size inside another for instance, a table may take the place where the one is cut
-    // short for its end.
-    let mut functions: Vec<(u64, u64)> =
-        section.fdes().flatten().map(|fde| (fde.start, fde.start.saturating_add(fde.size.into()))).collect();
-    functions.sort_unstable();
-    if functions.windows(2).any(|two| two[1].0 < two[0].1 || two[0].0 == two[1].0) {
-        return;
     }
     let mut addresses = BTreeSet::new();
     for fde in section.fdes().take(64).flatten() {
@@ -154,7 +173,7 @@ fn sframe(svma: u64, is_indexed: bool, bytes: &[u8]) {
 }
 
 /// At every address, as an exact pc and as one that a call returns to: what the table says the source says, and what it
-/// does not say is the source's again.
+/// does not say is the source's again. So does the table that is made page by page.
 fn compare<A: Arch, O: TableOrigin<A>>(
     arch: A,
     origin: O,
@@ -165,6 +184,11 @@ fn compare<A: Arch, O: TableOrigin<A>>(
     let Ok(bytes) = compile_to_vec(arch, origin, text.clone(), |_| {}) else { return };
     let table = Table::parse(&bytes).expect("a table");
     let compiled = TableSource { table, original: origin };
+    let mut pages: Vec<LazyPage> = (0..512).map(|_| LazyPage::default()).collect();
+    let mut rows: Vec<LazyRow> = (0..4096).map(|_| LazyRow::default()).collect();
+    let mut rules: Vec<LazyRule> = (0..512).map(|_| LazyRule::default()).collect();
+    let room = LazyRoom::new(&mut pages, &mut rows, &mut rules);
+    let lazy = room.table(origin, text.clone());
     addresses.extend([text.start.saturating_sub(1), text.start, text.end.saturating_sub(1), text.end]);
     let step = addresses.len().div_ceil(MOST_ADDRESSES).max(1);
     let memory = &mut from_fn(|address, _: &mut [u8]| Err(MemoryError::Unreadable { address }));
@@ -177,6 +201,11 @@ fn compare<A: Arch, O: TableOrigin<A>>(
                 continue;
             }
             let original = origin.lookup(&arch, kind, &query, memory);
+            match lazy.lookup(&arch, UnwindUserType::Table, &query, memory) {
+                Ok(Some(found)) => assert_eq!(original, Ok(Some(found)), "page by page: {query:x?}"),
+                Ok(None) => {}
+                Err(error) => panic!("page by page: {query:x?}: {error:?}"),
+            }
             match compiled.lookup(&arch, UnwindUserType::Table, &query, memory) {
                 Ok(Some(found)) => assert_eq!(original, Ok(Some(found)), "{query:x?}, {rule:?}"),
                 Ok(None) => {

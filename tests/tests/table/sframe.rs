@@ -116,6 +116,11 @@ fn odd_functions_are_said_as_they_are() {
         Function::new(0x1300, 0x30, vec![row(0)]),
         Function::new(0x1400, 0x40, vec![row(0), row(8)]),
         Function::new(0x1420, 0, vec![]),
+        // Cut short where another begins without a row, or has none at all: that is not the end of the first.
+        Function::new(0x1480, 0x20, vec![row(0)]),
+        Function::new(0x1490, 8, vec![row(4)]),
+        Function::new(0x14c0, 0x20, vec![row(0)]),
+        Function::new(0x14d0, 8, vec![]),
         // Blocks, the last of which is cut off; blocks without a row at their beginning; one that is larger.
         Function::new(0x1500, 0x78, vec![row(0), row(6), row(11)]).in_blocks(16),
         Function::new(0x1600, 0x40, vec![row(3)]).in_blocks(16),

@@ -58,6 +58,9 @@ pub struct TableCompiler<'r, F> {
     functions: F,
     writer: TableWriter<'r>,
     done: usize,
+    /// Whether the function compiled last would go on where the next one begins: it is cut short there, but that is
+    /// not its end.
+    is_cut: bool,
 }
 
 impl<'r> TableCompiler<'r, ()> {
@@ -80,7 +83,7 @@ impl<'r> TableCompiler<'r, ()> {
         if !functions.is_all() {
             writer = writer.with_gaps_left();
         }
-        Ok(TableCompiler { functions, writer, done: 0 })
+        Ok(TableCompiler { functions, writer, done: 0, is_cut: false })
     }
 }
 
@@ -118,6 +121,9 @@ impl<'r, F: Functions> TableCompiler<'r, F> {
         if group.next <= first || group.start >= last {
             return Ok(());
         }
+        // A row that is not covered would be taken for the end of the function before.
+        let not_covered = if self.is_cut { TableRule::AskOriginal } else { TableRule::NotCovered };
+        self.is_cut = false;
         let place = match group.only {
             Some(place) if group.start >= first => place,
             _ => return Ok(self.writer.ask_original(group.start..group.next)?),
@@ -129,17 +135,19 @@ impl<'r, F: Functions> TableCompiler<'r, F> {
         let length = self.functions.rows(place, |at, rule| {
             if at < limit {
                 if is_first && at > 0 {
-                    writer.rule(group.start, TableRule::NotCovered);
+                    writer.rule(group.start, not_covered);
                 }
+                let is_uncovered = is_first && at == 0 && rule == TableRule::NotCovered;
                 is_first = false;
-                writer.rule(group.start.wrapping_add(at), rule);
+                writer.rule(group.start.wrapping_add(at), if is_uncovered { not_covered } else { rule });
             }
         });
         match length.and_then(|length| group.start.checked_add(length)) {
             Some(end) => {
                 let is_whole = end <= group.next && end <= last;
+                self.is_cut = end > group.next;
                 if is_first && end > group.start {
-                    self.writer.rule(group.start, TableRule::NotCovered);
+                    self.writer.rule(group.start, not_covered);
                 }
                 self.writer.end(end.min(group.next), is_whole && end > group.start);
             }
