@@ -8,7 +8,8 @@ use unwind_core::table::{
     Holds, Table, TableRoom, TableRule, TableSlot, TableSource, TableWriteError, TableWriter,
 };
 use unwind_core::{
-    FrameSource, LookupError, MemoryError, Pc, Query, Trust, UnwindUserFrame, UnwindUserType, from_fn,
+    Found, FrameSource, LookupError, MemoryError, Pc, Query, Rule, Trust, UnwindUserFrame, UnwindUserType,
+    UnwindUserTypes, from_fn,
 };
 
 /// What the fuzzer's bytes become.
@@ -57,7 +58,7 @@ pub fn table(data: &[u8]) {
     match input {
         Input::Bytes(bytes, pcs) => look_up(&bytes, &pcs),
         Input::Header { base, pages, rules, slots, body } => {
-            let mut bytes = b"UWT\x01".to_vec();
+            let mut bytes = b"UWT\x02".to_vec();
             bytes.extend(u32::from(slots).to_le_bytes());
             bytes.extend((base & !0xff).to_le_bytes());
             for word in [u32::from(pages), u32::from(rules), 0, 0] {
@@ -81,8 +82,8 @@ pub fn table(data: &[u8]) {
     }
 }
 
-/// Whatever the bytes are, a lookup ends, and says what is there or that the table is damaged; and so does
-/// going through the rows.
+/// Whatever the bytes are, a lookup ends, and says what is there or that the table is damaged; what is at hand is
+/// the same; and so does going through the rows.
 fn look_up(bytes: &[u8], pcs: &[u64]) {
     let Ok(table) = Table::parse(bytes) else { return };
     assert!(table.slots() as usize * 2 + table.rules() * 17 <= bytes.len());
@@ -95,10 +96,12 @@ fn look_up(bytes: &[u8], pcs: &[u64]) {
             Query::new(Pc::Return(*pc)),
             Query { bias: 1, ..Query::new(Pc::Exact(*pc)) },
         ] {
-            match source.lookup(&X86_64, UnwindUserType::Table, &query, &mut memory) {
-                Ok(_) | Err(LookupError::Broken(_)) => {}
-                Err(error) => panic!("{error:?}"),
+            let found = source.lookup(&X86_64, UnwindUserType::Table, &query, &mut memory);
+            if let Some(plain) = source.peek(&X86_64, UnwindUserTypes::only(UnwindUserType::Table), &query) {
+                let at_hand = Found::new(Rule::Frame(plain.frame()), plain.trust());
+                assert_eq!(found, Ok(Some(at_hand)), "at {pc:#x}");
             }
+            assert!(matches!(found, Ok(_) | Err(LookupError::Broken(_))), "{found:?}");
         }
     }
     let mut last = None;
