@@ -91,6 +91,7 @@ mod arch;
 mod atomics;
 #[cfg(target_has_atomic = "64")]
 mod cache;
+mod check;
 mod convention;
 #[cfg(all(feature = "deferred", target_has_atomic = "64"))]
 pub mod deferred;
@@ -114,6 +115,7 @@ pub mod sframe;
 mod sort;
 mod source;
 mod source_compose;
+mod source_error;
 mod state;
 mod step;
 #[cfg(feature = "table")]
@@ -136,8 +138,8 @@ pub use register::{
     UserRegisters,
 };
 pub use source::{
-    Broken, CodeAt, Evaluated, Found, FrameSource, LookupError, Query, Rule, SourceError, Trust,
-    UnwindUserType, UnwindUserTypes,
+    CodeAt, Evaluated, Found, FrameSource, Query, Rule, Trust, UnwindUserType, UnwindUserTypes,
 };
+pub use source_error::{Broken, LookupError, SourceError};
 pub use state::UnwindUserState;
 pub use walk::{Frames, Options, UnwindStacktrace, Unwinder};
