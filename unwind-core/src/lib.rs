@@ -89,6 +89,7 @@ mod address;
 mod arch;
 #[cfg(all(feature = "deferred", target_has_atomic = "64"))]
 mod atomics;
+mod attempt;
 #[cfg(target_has_atomic = "64")]
 mod cache;
 mod check;

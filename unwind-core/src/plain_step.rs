@@ -9,7 +9,7 @@ use crate::memory::{MemoryError, MemoryReader};
 use crate::outcome::{Cut, End, Mark};
 use crate::plain::Plain;
 use crate::source::{CodeAt, Found, FrameSource, Query, Trust, UnwindUserType, UnwindUserTypes};
-use crate::{Arch, Options, Pc, Provenance, RegisterSet, UnwindUserState};
+use crate::{Arch, Options, Pc, Provenance, RegisterSet, UnwindUserState, Unwinder};
 
 /// Where plain steps stand: at a pc whose sp and frame pointer are known. There are at least
 /// [`Plain::REACH`] bytes below sp.
@@ -213,20 +213,12 @@ fn chain_end(fp: u64, stop: Option<Stop>) -> Option<End> {
     }
 }
 
-/// What became of a plain step.
-pub(crate) enum Stepped {
-    Taken,
-    /// It is for the full step.
-    NotPlain,
-    Ended(End),
-}
-
-impl Stepped {
-    /// Where a rule could not be carried out.
-    #[inline]
-    fn stopped(rule: &Plain, stop: Option<Stop>) -> Self {
-        stop.and_then(|stop| stop.end(rule)).map_or(Stepped::NotPlain, Stepped::Ended)
-    }
+/// Whether the walk ends where a rule could not be carried out, which `end` then says. If not, it is for the full
+/// step to tell.
+#[inline]
+fn stops(end: &mut Option<End>, rule: &Plain, stop: Option<Stop>) -> bool {
+    *end = stop.and_then(|stop| stop.end(rule));
+    end.is_some()
 }
 
 /// What a rule led to that is known to end the walk.
@@ -248,9 +240,12 @@ impl Stop {
     }
 }
 
-/// Takes one plain step, if it is one. `ahead`, for those who will take the next one as well,
-/// is the rule of the frame at hand, if it is known already, and then that of the caller.
-#[inline]
+/// Takes one plain step, if it is one, or ends the walk: whether it did either. If not, it is for the full step.
+/// `ahead`, for those who will take the next one as well, is the rule of the frame at hand, if it is known already,
+/// and then that of the caller.
+///
+/// In a function of its own, so that its stack frame is not there while the full step runs.
+#[inline(never)]
 pub(crate) fn next<A, S, M, R>(
     arch: &A,
     source: &S,
@@ -258,7 +253,7 @@ pub(crate) fn next<A, S, M, R>(
     state: &mut UnwindUserState<R>,
     memory: &mut M,
     mut ahead: Option<&mut Option<Plain>>,
-) -> Stepped
+) -> bool
 where
     A: Arch,
     S: FrameSource<A>,
@@ -266,9 +261,9 @@ where
     R: RegisterSet,
 {
     let known = ahead.as_deref_mut().and_then(Option::take);
-    let Some(at) = Place::of(state) else { return Stepped::NotPlain };
+    let Some(at) = Place::of(state) else { return false };
     if state.depth >= options.max_frames.saturating_sub(1) {
-        return Stepped::NotPlain;
+        return false;
     }
     let tables = tables(source, options);
     let rule = match known {
@@ -276,66 +271,68 @@ where
         Some(rule) => Some(rule),
         None => begin(arch, source, options, state, tables, memory),
     };
-    let Some(rule) = rule else { return Stepped::NotPlain };
+    let Some(rule) = rule else { return false };
     if rule.is_outermost() {
-        return Stepped::Ended(OUTERMOST);
+        state.end = Some(OUTERMOST);
+        return true;
     }
     let mut stop = None;
     let Some(to) = Ahead::of(arch, &rule, &at, memory, &mut stop) else {
-        return Stepped::stopped(&rule, stop);
+        return stops(&mut state.end, &rule, stop);
     };
     let mut after = source.peek(arch, tables, &Query::new(Pc::Return(to.pc)));
     if after.is_none() {
         if !may_be_code(source, to.pc) {
-            return Stepped::NotPlain;
+            return false;
         }
         if ahead.is_some() {
             after = ask(arch, source, tables, Pc::Return(to.pc), memory);
         }
     }
     let Some(fp) = caller_fp(arch, &rule, &at, &to, memory, &mut stop) else {
-        return Stepped::stopped(&rule, stop);
+        return stops(&mut state.end, &rule, stop);
     };
     commit(arch, options, state, &Place { pc: to.pc, sp: to.sp, fp }, &rule);
     if let Some(ahead) = ahead {
         *ahead = after;
     }
-    Stepped::Taken
+    true
 }
 
-/// Takes the step that `found`, the answer of a source, says, if it is a plain one.
+/// Takes the step that `found`, the answer of a source, says, if it is a plain one, or ends the walk: whether it
+/// did either.
 #[inline(never)]
 pub(crate) fn step<A, S, M, R>(
-    arch: &A,
-    source: &S,
-    options: &Options,
+    unwinder: &Unwinder<A, S>,
     state: &mut UnwindUserState<R>,
     memory: &mut M,
     (kind, found): (UnwindUserType, &Found),
-) -> Stepped
+) -> bool
 where
     A: Arch,
-    S: FrameSource<A> + ?Sized,
+    S: FrameSource<A>,
     M: MemoryReader,
     R: RegisterSet,
 {
+    let (arch, source, options) = (unwinder.arch(), unwinder.source(), unwinder.options());
     let rule = Plain::new(kind, found).filter(|rule| !state.sp_is_bound && rule.holds_at(state.pc));
-    let (Some(at), Some(rule)) = (Place::of(state), rule) else { return Stepped::NotPlain };
+    let (Some(at), Some(rule)) = (Place::of(state), rule) else { return false };
     if rule.is_outermost() {
-        return Stepped::Ended(OUTERMOST);
+        state.end = Some(OUTERMOST);
+        return true;
     }
     let mut stop = None;
     let Some(to) = Ahead::of(arch, &rule, &at, memory, &mut stop) else {
-        return Stepped::stopped(&rule, stop);
+        return stops(&mut state.end, &rule, stop);
     };
     if !may_be_code(source, to.pc) {
-        return Stepped::NotPlain;
+        return false;
     }
     let Some(fp) = caller_fp(arch, &rule, &at, &to, memory, &mut stop) else {
-        return Stepped::stopped(&rule, stop);
+        return stops(&mut state.end, &rule, stop);
     };
     commit(arch, options, state, &Place { pc: to.pc, sp: to.sp, fp }, &rule);
-    Stepped::Taken
+    true
 }
 
 /// The rule of the frame at hand, where it is plain.

@@ -149,6 +149,11 @@ impl UnwindUserTypes {
         UnwindUserTypes(self.0 & kind.bit().wrapping_sub(1))
     }
 
+    /// The other members: `kind` itself, and those that are asked after it.
+    pub(crate) const fn not_better_than(self, kind: UnwindUserType) -> Self {
+        UnwindUserTypes(self.0 & !kind.bit().wrapping_sub(1))
+    }
+
     /// What is in either.
     pub const fn union(self, other: Self) -> Self {
         UnwindUserTypes(self.0 | other.0)

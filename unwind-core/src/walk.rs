@@ -5,7 +5,7 @@ use core::ops::Range;
 use crate::memory::MemoryReader;
 use crate::outcome::{Cut, End, Frame, StartError};
 use crate::plain::Plain;
-use crate::plain_step::{self, Stepped};
+use crate::plain_step;
 use crate::source::{FrameSource, Trust, UnwindUserTypes};
 use crate::step;
 use crate::{Arch, Pc, RegisterSet, TopmostRegisters, TrackedRegisters, UnwindUserState, UserRegisters};
@@ -132,10 +132,11 @@ impl<A: Arch, S: FrameSource<A>> Unwinder<A, S> {
             nr = nr.saturating_add(1);
             let (arch, source, options) = (&self.arch, &self.source, &self.options);
             nr = nr.saturating_add(plain_step::run(arch, source, options, &mut state, &mut memory, rest));
-            if nr < entries.len()
-                && let Err(end) = self.next_in_full(&mut state, &mut memory)
-            {
-                return Ok(UnwindStacktrace { nr, end, weakest: state.weakest });
+            if nr < entries.len() {
+                step::step(self, &mut state, &mut memory);
+                if let Some(end) = state.end {
+                    return Ok(UnwindStacktrace { nr, end, weakest: state.weakest });
+                }
             }
         }
     }
@@ -256,29 +257,14 @@ impl<A: Arch, S: FrameSource<A>> Unwinder<A, S> {
         memory: &mut M,
         ahead: Option<&mut Option<Plain>>,
     ) -> Result<Frame, End> {
-        match plain_step::next(&self.arch, &self.source, &self.options, state, memory, ahead) {
-            Stepped::Taken => Ok(state.frame()),
-            Stepped::NotPlain => self.next_in_full(state, memory).map(|()| state.frame()),
-            Stepped::Ended(end) => {
-                state.end = Some(end);
-                Err(end)
-            }
+        let (arch, source, options) = (&self.arch, &self.source, &self.options);
+        if !plain_step::next(arch, source, options, state, memory, ahead) {
+            step::step(self, state, memory);
         }
-    }
-
-    /// The same, without the short cut.
-    #[inline(never)]
-    fn next_in_full<M: MemoryReader, R: RegisterSet>(
-        &self,
-        state: &mut UnwindUserState<R>,
-        memory: &mut M,
-    ) -> Result<(), End> {
-        if let Some(end) = state.end {
-            return Err(end);
+        match state.end {
+            None => Ok(state.frame()),
+            Some(end) => Err(end),
         }
-        let stepped = step::step(&self.arch, &self.source, &self.options, state, memory);
-        state.end = stepped.err();
-        stepped
     }
 }
 
