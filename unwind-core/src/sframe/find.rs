@@ -78,6 +78,7 @@ impl SFrameSection<'_> {
 
     /// The number of functions that begin at or below `svma`; `None` where the table turns out not
     /// to be sorted.
+    #[inline(never)]
     fn search(&self, svma: u64) -> Option<u32> {
         match self.header().version {
             Version::V1 => self.starts::<V1>().search(svma),
@@ -88,6 +89,7 @@ impl SFrameSection<'_> {
 
     /// The first of `candidates`, nearest first, that covers `svma`. Only functions of no length,
     /// and others with the same start, may stand in the way.
+    #[inline(never)]
     fn nearest(&self, svma: u64, candidates: impl Iterator<Item = u32>) -> Result<Option<Fde>, SourceError> {
         let mut nearest = None;
         // As many as begin at one address, and those of no size before them.
@@ -109,6 +111,7 @@ impl SFrameSection<'_> {
     }
 
     /// The same by looking at every function.
+    #[inline(never)]
     fn scan(&self, svma: u64) -> Result<Option<Fde>, SourceError> {
         let mut nearest = (0, Ok(None));
         for index in 0..self.header().fde_count {

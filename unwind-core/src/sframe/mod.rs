@@ -123,6 +123,7 @@ impl<A: Arch> FrameSource<A> for SFrameSource<'_> {
         UnwindUserTypes::only(UnwindUserType::SFrame)
     }
 
+    #[inline]
     fn lookup(
         &self,
         arch: &A,
@@ -138,10 +139,22 @@ impl<A: Arch> FrameSource<A> for SFrameSource<'_> {
             let found = Found::new(Rule::Frame(frame), Trust::Exact);
             return Ok(Some(found.at_end(is_last && !query.pc.is_exact())));
         }
-        let found = self.rule_at(Abi::of(arch), svma)?;
-        Ok(found.map(|(frame, trust, is_last)| {
-            Found::new(Rule::Frame(frame), trust).at_end(is_last && !query.pc.is_exact())
-        }))
+        self.rule_at(Abi::of(arch), svma, query.pc.is_exact())
+    }
+
+    #[inline]
+    fn lookup_best(
+        &self,
+        arch: &A,
+        kinds: UnwindUserTypes,
+        query: &Query,
+        memory: &mut dyn MemoryReader,
+    ) -> Result<Option<(UnwindUserType, Found)>, LookupError> {
+        let kind = UnwindUserType::SFrame;
+        if !kinds.contains(kind) {
+            return Ok(None);
+        }
+        Ok(self.lookup(arch, kind, query, memory)?.map(|found| (kind, found)))
     }
 
     #[inline]
@@ -158,7 +171,7 @@ impl<A: Arch> FrameSource<A> for SFrameSource<'_> {
     }
 }
 
-impl SFrameSource<'_> {
+impl<'d> SFrameSource<'d> {
     /// The rule at `svma`, where it is usual.
     #[inline]
     fn plain_rule_at<A: Arch>(&self, arch: &A, svma: u64) -> Option<PlainRule> {
@@ -170,48 +183,58 @@ impl SFrameSource<'_> {
         }
     }
 
-    /// The rule at `svma` in sections for this ABI, and whether that is the function's last address.
+    /// The rule at `svma` in sections for this ABI.
     #[inline(never)]
-    fn rule_at(
-        &self,
-        abi: Option<Abi>,
-        svma: u64,
-    ) -> Result<Option<(UnwindUserFrame, Trust, bool)>, SourceError> {
+    fn rule_at(&self, abi: Option<Abi>, svma: u64, is_exact: bool) -> Result<Option<Found>, LookupError> {
+        // One of the sections is on the stack, and the function found in it, and nothing twice.
+        let mut section = Ok(None);
         let mut index = self.index;
-        for section in self.sections() {
+        loop {
+            self.next_section(&mut section);
             let section = match &section {
-                Ok(section) => section,
-                Err(error) => return Err(*error),
+                Ok(Some(section)) => section,
+                Ok(None) => return Ok(None),
+                Err(error) => return Err(LookupError::Broken(*error)),
             };
             // Offsets in errors count from the beginning of the first section.
             let offset = section.svma().wrapping_sub(self.svma);
             if Some(section.abi()) != abi {
-                return Err(SourceError { broken: Broken::UnknownAbi, offset: 4 }.behind(offset));
+                return Err(SourceError { broken: Broken::UnknownAbi, offset: 4 }.behind(offset).into());
             }
-            let found = section.rule_at(svma, index.take()).map_err(|error| error.behind(offset))?;
-            if found.is_some() {
-                return Ok(found);
+            match &section.find(svma, index.take()) {
+                Ok(Some(fde)) => match section.frame_at(fde, svma) {
+                    Ok(Some(frame)) => {
+                        // The rows that linkers write for their own PLT entries are wrong in known cases.
+                        let trust = if fde.block_size.is_some() { Trust::CallSite } else { Trust::Exact };
+                        let is_last = svma.wrapping_sub(fde.start) == u64::from(fde.size).wrapping_sub(1);
+                        return Ok(Some(Found::new(Rule::Frame(frame), trust).at_end(is_last && !is_exact)));
+                    }
+                    Ok(None) => {}
+                    Err(error) => return Err(error.behind(offset).into()),
+                },
+                Ok(None) => {}
+                Err(error) => return Err(error.behind(offset).into()),
             }
         }
-        Ok(None)
+    }
+
+    /// Puts the section behind `at`, the first where there is none, in its place.
+    #[inline(never)]
+    fn next_section(&self, at: &mut Result<Option<SFrameSection<'d>>, SourceError>) {
+        let sections = match at {
+            Ok(Some(section)) => self.sections().behind(section),
+            _ => self.sections(),
+        };
+        *at = { sections }.next().transpose();
     }
 }
 
 impl SFrameSection<'_> {
-    /// The rule at `svma`, how far it can be trusted, and whether that is the function's last address.
-    #[inline(always)]
-    fn rule_at(
-        &self,
-        svma: u64,
-        index: Option<SFrameIndex<'_>>,
-    ) -> Result<Option<(UnwindUserFrame, Trust, bool)>, SourceError> {
-        let Some(fde) = self.find(svma, index)? else { return Ok(None) };
-        let Some(row) = self.row_at(&fde, svma)? else { return Ok(None) };
+    /// The rule of the row of `fde` that holds at `svma`.
+    #[inline(never)]
+    fn frame_at(&self, fde: &Fde, svma: u64) -> Result<Option<UnwindUserFrame>, SourceError> {
+        let Some(row) = self.row_at(fde, svma)? else { return Ok(None) };
         let broken = SourceError { broken: Broken::BadRow, offset: fde.rows_offset };
-        let frame = rule::frame(self.abi(), &fde, &row).ok_or(broken)?;
-        // The rows that linkers write for their own PLT entries are wrong in known cases.
-        let trust = if fde.block_size.is_some() { Trust::CallSite } else { Trust::Exact };
-        let is_last = svma.wrapping_sub(fde.start) == u64::from(fde.size).wrapping_sub(1);
-        Ok(Some((frame, trust, is_last)))
+        rule::frame(self.abi(), fde, &row).ok_or(broken).map(Some)
     }
 }

@@ -125,35 +125,39 @@ impl<'d> Rows<'d> {
 
     /// The data words of a row of this function.
     pub(super) fn words(&self, row: &StoredRow<'d>) -> Words<'d> {
-        Words {
-            words: row.words,
-            size_log2: row.word_size_log2(),
-            count: row.word_count(),
-            endian: self.next.endian,
-            error: self.error(Broken::BadRow, row.length_to_end),
-        }
+        Words::of(&self.header, row)
+    }
+
+    /// What a row of this function says.
+    #[inline]
+    pub(super) fn read(&self, row: &StoredRow<'d>) -> Result<Row, SourceError> {
+        read(&self.header, self.row_kind, row)
     }
 
     /// An error in the row that begins so many bytes before the end of all rows.
     fn error(&self, broken: Broken, length_to_end: usize) -> SourceError {
-        let end = self.header.fre_offset.saturating_add(u64::from(self.header.fre_size));
-        let length = u64::try_from(length_to_end).unwrap_or(u64::MAX);
-        SourceError { broken, offset: end.saturating_sub(length) }
+        error(&self.header, broken, length_to_end)
     }
+}
 
-    /// What a stored row says.
-    #[inline]
-    pub(super) fn read(&self, row: &StoredRow<'d>) -> Result<Row, SourceError> {
-        let header = &self.header;
-        let words = self.words(row);
-        let rule = match (words.count, self.row_kind) {
-            (0, _) => RowRule::Outermost,
-            (_, RowKind::Default) => default_rule(header, &words, row.is_on_sp())?,
-            (_, RowKind::Flexible) => flexible_rule(header, &words)?,
-        };
-        let is_aarch64 = matches!(header.abi, Abi::Aarch64Big | Abi::Aarch64Little);
-        Ok(Row { start: row.start, is_mangled: is_aarch64 && row.is_mangled(), rule })
-    }
+/// An error in the row of a section that begins so many bytes before the end of all rows.
+fn error(header: &Header, broken: Broken, length_to_end: usize) -> SourceError {
+    let end = header.fre_offset.saturating_add(u64::from(header.fre_size));
+    let length = u64::try_from(length_to_end).unwrap_or(u64::MAX);
+    SourceError { broken, offset: end.saturating_sub(length) }
+}
+
+/// What a stored row of a section says.
+#[inline]
+pub(super) fn read(header: &Header, kind: RowKind, row: &StoredRow<'_>) -> Result<Row, SourceError> {
+    let words = Words::of(header, row);
+    let rule = match (words.count, kind) {
+        (0, _) => RowRule::Outermost,
+        (_, RowKind::Default) => default_rule(header, &words, row.is_on_sp())?,
+        (_, RowKind::Flexible) => flexible_rule(header, &words)?,
+    };
+    let is_aarch64 = matches!(header.abi, Abi::Aarch64Big | Abi::Aarch64Little);
+    Ok(Row { start: row.start, is_mangled: is_aarch64 && row.is_mangled(), rule })
 }
 
 impl Iterator for Rows<'_> {
@@ -248,7 +252,18 @@ pub(super) struct Words<'d> {
     error: SourceError,
 }
 
-impl Words<'_> {
+impl<'d> Words<'d> {
+    /// Those of a row.
+    fn of(header: &Header, row: &StoredRow<'d>) -> Self {
+        Words {
+            words: row.words,
+            size_log2: row.word_size_log2(),
+            count: row.word_count(),
+            endian: endian(header.abi.byte_order()),
+            error: error(header, Broken::BadRow, row.length_to_end),
+        }
+    }
+
     /// The word as an offset, if the row has it.
     pub(super) fn signed(&self, index: u8) -> Option<i32> {
         let at = usize::from(index).wrapping_shl(self.size_log2);

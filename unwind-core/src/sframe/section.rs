@@ -3,7 +3,7 @@
 use scroll::{Endian, Pread};
 
 use super::header::{Header, Version, endian};
-use super::row::{Row, Rows};
+use super::row::{Row, Rows, StoredRow, read};
 use crate::{Broken, SourceError};
 
 /// One SFrame section: a header with its tables.
@@ -288,13 +288,18 @@ impl<'d> SFrameSection<'d> {
     /// Where that row makes no sense, or where it cannot be told whether it is the one.
     #[inline]
     pub fn row_at(&self, fde: &Fde, svma: u64) -> Result<Option<Row>, SourceError> {
+        self.stored_row_at(fde, svma)?.map(|row| read(&self.header, fde.row_kind, &row)).transpose()
+    }
+
+    /// The same row, not yet read. In a function of its own: where it was looked for is not needed any more.
+    #[inline(never)]
+    fn stored_row_at(&self, fde: &Fde, svma: u64) -> Result<Option<StoredRow<'d>>, SourceError> {
         let offset = svma.wrapping_sub(fde.start);
         let offset = match fde.block_size {
             Some(block) => offset.checked_rem(u64::from(block)).unwrap_or(0),
             None => offset,
         };
-        let rows = self.rows(fde);
-        rows.last_at(offset)?.map(|row| rows.read(&row)).transpose()
+        self.rows(fde).last_at(offset)
     }
 
     /// Its bytes from `offset` on; none behind the end.

@@ -38,6 +38,17 @@ impl<'d> SFrameSections<'d> {
         self.starts_from_fields = true;
         self
     }
+
+    /// Those behind `section`, which is one of these.
+    pub(super) fn behind(mut self, section: &SFrameSection<'_>) -> Self {
+        let distance = section.svma().wrapping_sub(self.svma);
+        let rest = usize::try_from(distance).ok().and_then(|distance| self.rest.get(distance..));
+        self.rest = rest.unwrap_or_default();
+        self.svma = section.svma();
+        self.offset = distance;
+        self.last = Some(section.header().size);
+        self
+    }
 }
 
 impl<'d> Iterator for SFrameSections<'d> {
