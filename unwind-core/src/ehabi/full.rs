@@ -32,6 +32,7 @@ impl<A: Arch> Values for Full<'_, A> {
 }
 
 impl<A: Arch> Full<'_, A> {
+    #[inline(never)]
     pub(super) fn evaluate(
         mut self,
         instructions: Instructions<'_>,

@@ -82,7 +82,15 @@ impl<'d> EhabiSource<'d> {
         &self.sections
     }
 
+    /// What unwinds the frame at the pc of `query`, for those who carry it out by values. Where the registers lie
+    /// by name is not needed then, and takes much of the stack.
+    #[inline(never)]
+    fn covering<A: Arch>(&self, arch: &A, query: &Query) -> Result<Option<Covering<'d>>, LookupError> {
+        self.find(arch, query, &mut entered())
+    }
+
     /// What unwinds the frame at the pc of `query`; what that comes to is left in `unwound`.
+    #[inline]
     fn find<A: Arch>(
         &self,
         arch: &A,
@@ -156,9 +164,12 @@ impl<A: Arch> FrameSource<A> for EhabiSource<'_> {
         if kind != UnwindUserType::Ehabi {
             return Ok(None);
         }
-        let Some(covering) = self.find(arch, query, &mut entered())? else {
-            return Ok(None);
-        };
-        Full { arch, registers, memory }.evaluate(covering.instructions, caller).map(Some)
+        match self.covering(arch, query) {
+            Ok(Some(covering)) => {
+                Full { arch, registers, memory }.evaluate(covering.instructions, caller).map(Some)
+            }
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
