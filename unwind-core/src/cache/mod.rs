@@ -49,11 +49,15 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for Cached<'_, S> {
         query: &Query,
         memory: &mut dyn MemoryReader,
     ) -> Result<Option<Found>, LookupError> {
-        let is_code = |pc| plain_step::may_be_code(&self.source, pc);
-        let found = self.through(UnwindUserTypes::only(kind), query, is_code, || {
-            Ok(self.source.lookup(arch, kind, query, memory)?.map(|found| (kind, found)))
-        })?;
-        Ok(found.map(|(_, found)| found))
+        let kinds = UnwindUserTypes::only(kind);
+        if let Some(found) = self.recall(kinds, query) {
+            return Ok(found.map(|(_, found)| found));
+        }
+        let found = self.source.lookup(arch, kind, query, memory);
+        if let Ok(found) = &found {
+            self.remember::<A>(kinds, query, found.as_ref().map(|found| (kind, found)));
+        }
+        found
     }
 
     #[inline]
@@ -88,8 +92,14 @@ impl<A: Arch, S: FrameSource<A>> FrameSource<A> for Cached<'_, S> {
         query: &Query,
         memory: &mut dyn MemoryReader,
     ) -> Result<Option<(UnwindUserType, Found)>, LookupError> {
-        let is_code = |pc| plain_step::may_be_code(&self.source, pc);
-        self.through(kinds, query, is_code, || self.source.lookup_best(arch, kinds, query, memory))
+        if let Some(found) = self.recall(kinds, query) {
+            return Ok(found);
+        }
+        let found = self.source.lookup_best(arch, kinds, query, memory);
+        if let Ok(found) = &found {
+            self.remember::<A>(kinds, query, found.as_ref().map(|(kind, found)| (*kind, found)));
+        }
+        found
     }
 
     fn evaluate(
@@ -157,29 +167,38 @@ impl<S> Cached<'_, S> {
         Some(plain)
     }
 
-    /// What is remembered, or else what `ask` finds. What is not code is not to be peeked at.
-    fn through(
+    /// What is remembered. In a function of its own, as what follows it is: a source behind a cache needs
+    /// the stack.
+    #[inline(never)]
+    fn recall(&self, kinds: UnwindUserTypes, query: &Query) -> Option<Option<(UnwindUserType, Found)>> {
+        let key = key(kinds, query);
+        if key == NO_KEY {
+            return None;
+        }
+        self.cache.get(key, query.pc.address(), self.generation).map(Answer::found)
+    }
+
+    /// Remembers what the source answered. What is not code is not to be peeked at.
+    #[inline(never)]
+    fn remember<A: Arch>(
         &self,
         kinds: UnwindUserTypes,
         query: &Query,
-        is_code: impl FnOnce(u64) -> bool,
-        ask: impl FnOnce() -> Result<Option<(UnwindUserType, Found)>, LookupError>,
-    ) -> Result<Option<(UnwindUserType, Found)>, LookupError> {
+        found: Option<(UnwindUserType, &Found)>,
+    ) where
+        S: FrameSource<A>,
+    {
         let (key, pc) = (key(kinds, query), query.pc.address());
         if key == NO_KEY {
-            return ask();
+            return;
         }
-        if let Some(found) = self.cache.get(key, pc, self.generation).map(Answer::found) {
-            return Ok(found);
-        }
-        let found = ask()?;
-        let answer = match &found {
+        let is_code = || query.pc.is_exact() || plain_step::may_be_code(&self.source, pc);
+        let answer = match found {
             None => Some(Answer::NOT_COVERED),
-            Some((kind, found)) => Answer::of(*kind, found, || query.pc.is_exact() || is_code(pc)),
+            Some((kind, found)) => Answer::of(kind, found, is_code),
         };
         if let Some(answer) = answer {
             self.cache.put(key, pc, self.generation, answer);
         }
-        Ok(found)
     }
 }
