@@ -51,15 +51,16 @@ pub(super) fn evaluate<D: Domain, const DEPTH: usize>(
         if operations.is_empty() {
             return Ok(stack.pop(&here)?);
         }
-        let operation =
-            Operation::parse(&mut operations, encoding).map_err(|error| here.error(broken(error)))?;
+        // Operations are large: each is looked at where it was parsed.
+        let operation = &Operation::parse(&mut operations, encoding);
         let jump = match operation {
-            Operation::Skip { target } => Some(target),
-            Operation::Bra { target } => {
+            Err(error) => return Err(here.error(broken(*error)).into()),
+            Ok(Operation::Skip { target }) => Some(*target),
+            Ok(Operation::Bra { target }) => {
                 let condition = stack.pop(&here)?;
-                (domain.number(condition)? != 0).then_some(target)
+                (domain.number(condition)? != 0).then_some(*target)
             }
-            other => {
+            Ok(other) => {
                 operate(domain, word, &mut stack, other, &here)?;
                 None
             }
@@ -76,16 +77,18 @@ pub(super) fn evaluate<D: Domain, const DEPTH: usize>(
     Err(expression.error(Broken::OutOfFuel).into())
 }
 
-/// Carries out one operation that does not branch.
+/// Carries out one operation that does not branch. In a function of its own, as its values are not needed while
+/// the next one is parsed.
+#[inline(never)]
 fn operate<'d, D: Domain, const DEPTH: usize>(
     domain: &mut D,
     word: WordSize,
     stack: &mut Stack<D::Value, DEPTH>,
-    operation: Operation<gimli::EndianSlice<'d, gimli::RunTimeEndian>>,
+    operation: &Operation<gimli::EndianSlice<'d, gimli::RunTimeEndian>>,
     here: &Bytes<'d>,
 ) -> Result<(), D::Error> {
     let generic = gimli::UnitOffset(0);
-    let value = match operation {
+    let value = match *operation {
         Operation::Nop => return Ok(()),
         Operation::UnsignedConstant { value } => domain.constant(word.truncate(value)),
         Operation::SignedConstant { value } => domain.constant(word.truncate(value.cast_unsigned())),
@@ -139,7 +142,7 @@ fn operate<'d, D: Domain, const DEPTH: usize>(
             domain.constant(word.truncate(result))
         }
         _ => {
-            let operation = Binary::of(&operation).ok_or(here.error(Broken::UnknownOperation))?;
+            let operation = Binary::of(operation).ok_or(here.error(Broken::UnknownOperation))?;
             let (b, a) = (stack.pop(here)?, stack.pop(here)?);
             let (a, b) = (domain.number(a)?, domain.number(b)?);
             let result = operation.apply(word, a, b).ok_or(here.error(Broken::DivisionByZero))?;

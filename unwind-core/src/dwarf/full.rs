@@ -132,15 +132,27 @@ impl<A: Arch> Full<'_, A> {
         cfa: u64,
         caller: &mut dyn CallerRegisters,
     ) -> Result<(), LookupError> {
-        if let Some(value) = self.column(input, rule, register, cfa)? {
+        if let Some(value) = self.value(input, rule, register, cfa)? {
             caller.set(register, value);
         }
         Ok(())
     }
 
     /// The caller's value of a register; `None` where it is lost.
-    #[inline]
+    #[inline(never)]
     fn column(
+        &self,
+        input: &mut Input<'_, '_>,
+        rule: Column,
+        register: Register,
+        cfa: u64,
+    ) -> Result<Option<u64>, LookupError> {
+        self.value(input, rule, register, cfa)
+    }
+
+    /// The same, in the stack frame of its caller.
+    #[inline(always)]
+    fn value(
         &self,
         input: &mut Input<'_, '_>,
         rule: Column,

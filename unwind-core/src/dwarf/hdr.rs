@@ -32,14 +32,14 @@ pub(super) enum Search {
 }
 
 /// Finds the FDE that covers `svma` by the header, and puts it in the place of `fde`.
-#[inline(never)]
+#[inline(always)]
 pub(super) fn search<'d>(
     hdr: Option<Section<'d>>,
     input: &mut Input<'d, '_>,
     svma: u64,
     fde: &mut Fde<'d>,
 ) -> Result<Search, LookupError> {
-    match hdr.and_then(|hdr| SearchTable::parse(hdr, input)) {
+    match &hdr.and_then(|hdr| SearchTable::parse(hdr, input)) {
         Some(table) => table.search(input, svma, fde),
         None => Ok(Search::Unusable),
     }
@@ -47,6 +47,7 @@ pub(super) fn search<'d>(
 
 impl<'d> SearchTable<'d> {
     /// Reads the header. `None` where there is no table that can be searched in place.
+    #[inline(never)]
     pub(super) fn parse(section: Section<'d>, input: &Input<'d, '_>) -> Option<Self> {
         let word = input.word;
         let mut bytes = Bytes::new(section.data, 0, input.order);

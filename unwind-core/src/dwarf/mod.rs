@@ -40,7 +40,7 @@ use hdr::{Search, SearchTable};
 pub use index::{DwarfIndex, DwarfIndexEntry, DwarfIndexError};
 use plain::PlainRule;
 use row::{Row, row_at};
-use rule::RuleMaker;
+use rule::{COLUMNS, RuleMaker};
 pub use section::{DwarfSections, Flavor, Section};
 use section::{Input, NoMemory};
 
@@ -49,7 +49,7 @@ use crate::plain::Plain;
 use crate::source::{
     Evaluated, Found, FrameSource, LookupError, Query, Trust, UnwindUserType, UnwindUserTypes,
 };
-use crate::{Arch, CallerRegisters, RegisterFile, Rule};
+use crate::{Arch, CallerRegisters, RegisterFile, Rule, SourceError};
 
 /// The call frame information of one module as a [`FrameSource`]. Addresses are those its file
 /// states; [`Query::bias`] relocates them.
@@ -108,7 +108,8 @@ impl<'d> DwarfSource<'d> {
         if is_last && !is_exact { None } else { Plain::of(UnwindUserType::Dwarf, frame, Trust::Exact) }
     }
 
-    /// The rule of any row.
+    /// The rule of any row. Searching, reading rows and making a rule of one are functions of their own, so that
+    /// one of them at a time is on the stack.
     #[inline(never)]
     fn lookup_in_full<A: Arch>(
         &self,
@@ -118,14 +119,42 @@ impl<'d> DwarfSource<'d> {
         memory: &mut dyn MemoryReader,
     ) -> Result<Option<Found>, LookupError> {
         let mut fde = Fde::blank();
-        let flavor = self.find(arch, query, svma, memory, &mut fde)?;
-        let input = flavor.and_then(|flavor| Input::new(arch, &self.sections, flavor, query.bias, memory));
-        let Some(mut input) = input else {
-            return Ok(None);
-        };
-        let columns = rule::columns(arch, fde.cie.return_address);
+        let Some(flavor) = self.find(arch, query, svma, memory, &mut fde)? else { return Ok(None) };
         let mut row = Row::BLANK;
-        row_at(&mut input, arch.cfi_vendor(), &fde, svma, &columns, &mut row)?;
+        self.row((arch, flavor), query.bias, svma, memory, (&fde, &mut row))?;
+        let rule = self.rule((arch, flavor), query, memory, (&fde, &row))?;
+        let is_at_end = !query.pc.is_exact() && fde.ends_with(svma);
+        Ok(Some(Found::new(rule, Trust::Exact).at_end(is_at_end)))
+    }
+
+    /// Puts the row of `fde`, which was found in the section of this flavor, in the place of `row`: that which holds
+    /// at `svma`.
+    #[inline(never)]
+    fn row<A: Arch>(
+        &self,
+        (arch, flavor): (&A, Flavor),
+        bias: u64,
+        svma: u64,
+        memory: &mut dyn MemoryReader,
+        (fde, row): (&Fde<'d>, &mut Row<COLUMNS>),
+    ) -> Result<(), LookupError> {
+        let Some(mut input) = Input::new(arch, &self.sections, flavor, bias, memory) else { return Ok(()) };
+        let columns = rule::columns(arch, fde.cie.return_address);
+        row_at(&mut input, arch.cfi_vendor(), fde, svma, &columns, row).map(|_| ())
+    }
+
+    /// The rule that a row of `fde` states.
+    #[inline(never)]
+    fn rule<A: Arch>(
+        &self,
+        (arch, flavor): (&A, Flavor),
+        query: &Query,
+        memory: &mut dyn MemoryReader,
+        (fde, row): (&Fde<'d>, &Row<COLUMNS>),
+    ) -> Result<Rule, SourceError> {
+        let Some(input) = Input::new(arch, &self.sections, flavor, query.bias, memory) else {
+            return Ok(Rule::Evaluate);
+        };
         let maker = RuleMaker {
             arch,
             input: &input,
@@ -135,8 +164,7 @@ impl<'d> DwarfSource<'d> {
             return_address: fde.cie.return_address,
             is_signal: fde.cie.is_signal,
         };
-        let found = Found::new(maker.any_rule(&row)?, Trust::Exact);
-        Ok(Some(found.at_end(!query.pc.is_exact() && fde.ends_with(svma))))
+        maker.rule(row)
     }
 
     /// Puts the FDE that covers `svma` in the place of `fde`: the section that it is in.
@@ -149,18 +177,30 @@ impl<'d> DwarfSource<'d> {
         memory: &mut dyn MemoryReader,
         fde: &mut Fde<'d>,
     ) -> Result<Option<Flavor>, LookupError> {
-        let Some(mut input) = Input::new(arch, &self.sections, Flavor::EhFrame, query.bias, memory) else {
-            return self.find_in_debug_frame(arch, query, svma, memory, fde);
-        };
-        let found = match hdr::search(self.sections.eh_frame_hdr, &mut input, svma, fde)? {
-            Search::Found => true,
-            Search::NotCovered => false,
-            Search::Unusable => index::search(self.sections.eh_frame_index, &mut input, svma, fde)?,
-        };
-        if found {
+        if self.find_in_eh_frame(arch, query, svma, memory, fde)? {
             return Ok(Some(Flavor::EhFrame));
         }
-        self.find_in_debug_frame(arch, query, svma, memory, fde)
+        let found = self.find_in_debug_frame(arch, query, svma, memory, fde)?;
+        Ok(found.then_some(Flavor::DebugFrame))
+    }
+
+    #[inline(never)]
+    fn find_in_eh_frame<A: Arch>(
+        &self,
+        arch: &A,
+        query: &Query,
+        svma: u64,
+        memory: &mut dyn MemoryReader,
+        fde: &mut Fde<'d>,
+    ) -> Result<bool, LookupError> {
+        let Some(mut input) = Input::new(arch, &self.sections, Flavor::EhFrame, query.bias, memory) else {
+            return Ok(false);
+        };
+        match hdr::search(self.sections.eh_frame_hdr, &mut input, svma, fde)? {
+            Search::Found => Ok(true),
+            Search::NotCovered => Ok(false),
+            Search::Unusable => index::search(self.sections.eh_frame_index, &mut input, svma, fde),
+        }
     }
 
     #[inline(never)]
@@ -171,13 +211,11 @@ impl<'d> DwarfSource<'d> {
         svma: u64,
         memory: &mut dyn MemoryReader,
         fde: &mut Fde<'d>,
-    ) -> Result<Option<Flavor>, LookupError> {
-        let flavor = Flavor::DebugFrame;
-        let Some(mut input) = Input::new(arch, &self.sections, flavor, query.bias, memory) else {
-            return Ok(None);
+    ) -> Result<bool, LookupError> {
+        let Some(mut input) = Input::new(arch, &self.sections, Flavor::DebugFrame, query.bias, memory) else {
+            return Ok(false);
         };
-        let found = index::search(self.sections.debug_frame_index, &mut input, svma, fde)?;
-        Ok(found.then_some(flavor))
+        index::search(self.sections.debug_frame_index, &mut input, svma, fde)
     }
 }
 

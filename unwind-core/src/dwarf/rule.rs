@@ -52,12 +52,6 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
         })
     }
 
-    /// The same, out of line: the caller's stack is small.
-    #[inline(never)]
-    pub(super) fn any_rule(&self, row: &Row<COLUMNS>) -> Result<Rule, SourceError> {
-        self.rule(row)
-    }
-
     fn frame(cfa: Option<CfaRule>, ra: Option<RaRule>, fp: Option<FpRule>) -> Rule {
         match (cfa, ra, fp) {
             (Some(cfa), Some(ra), Some(fp)) => {
