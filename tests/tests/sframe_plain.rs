@@ -28,8 +28,7 @@ struct AtHand {
 }
 
 impl AtHand {
-    /// All but rows that end a section, whose words cannot be read as wider ones, and plain rows of functions with
-    /// flexible ones.
+    /// All but plain rows of functions with flexible ones.
     fn assert_nearly_all(&self, name: &str) {
         assert!(self.of - self.handed <= 1 + self.of / 200, "{name}: {self:?}");
     }

@@ -42,7 +42,6 @@ enum Functions<'d> {
 
 /// What an entry says about its function.
 struct Function<'d> {
-    start: u64,
     size: u32,
     row_count: u32,
     /// The kind of its rows, and how wide their starts are.
@@ -78,39 +77,42 @@ impl<'d> PlainSection<'d> {
     }
 
     /// The rule at `svma`, if it is usual. `IS_BIG` is the section's byte order.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn rule_at<const IS_BIG: bool>(&self, svma: u64) -> Option<PlainRule> {
-        let function = match &self.functions {
+        let row = self.row_at::<IS_BIG>(svma)?;
+        Some(PlainRule { frame: row.frame::<IS_BIG>(self.saved)?, is_last: row.is_last() })
+    }
+
+    /// The row at `svma`: two words, which stay in registers.
+    #[inline(never)]
+    fn row_at<const IS_BIG: bool>(&self, svma: u64) -> Option<PlainRow> {
+        let (offset, function) = match &self.functions {
             Functions::V1(starts) => {
-                let (start, entry) = starts.last_at::<IS_BIG>(svma)?;
-                self.function::<IS_BIG>(start, entry.first_chunk()?)?
+                let (offset, entry) = starts.last_at::<IS_BIG>(svma)?;
+                (offset, self.function::<IS_BIG>(entry.first_chunk()?)?)
             }
             Functions::V2(starts) => {
-                let (start, entry) = starts.last_at::<IS_BIG>(svma)?;
-                self.function::<IS_BIG>(start, entry.first_chunk()?)?
+                let (offset, entry) = starts.last_at::<IS_BIG>(svma)?;
+                (offset, self.function::<IS_BIG>(entry.first_chunk()?)?)
             }
             Functions::V3(starts) => {
-                let (start, entry) = starts.last_at::<IS_BIG>(svma)?;
-                self.function_of_v3::<IS_BIG>(start, entry)?
+                let (offset, entry) = starts.last_at::<IS_BIG>(svma)?;
+                (offset, self.function_of_v3::<IS_BIG>(entry)?)
             }
         };
-        let offset = u32::try_from(svma.wrapping_sub(function.start)).ok()?;
-        if offset >= function.size || function.start.checked_add(function.size.into()).is_none() {
+        let start = svma.wrapping_sub(offset);
+        let offset = u32::try_from(offset).ok()?;
+        if offset >= function.size || start.checked_add(function.size.into()).is_none() {
             return None;
         }
-        let row = function.row_at::<IS_BIG>(offset)?;
-        Some(PlainRule {
-            frame: row.frame::<IS_BIG>(self.saved)?,
-            is_last: offset == function.size.wrapping_sub(1),
-        })
+        Some(function.row_at::<IS_BIG>(offset)?.at_last(offset == function.size.wrapping_sub(1)))
     }
 
     #[inline(always)]
-    fn function<const IS_BIG: bool>(&self, start: u64, entry: &[u8; V1]) -> Option<Function<'d>> {
+    fn function<const IS_BIG: bool>(&self, entry: &[u8; V1]) -> Option<Function<'d>> {
         let [_, _, _, _, s0, s1, s2, s3, r0, r1, r2, r3, c0, c1, c2, c3, info] = *entry;
         let rows = usize::try_from(u32_of::<IS_BIG>([r0, r1, r2, r3])).ok()?;
         Some(Function {
-            start,
             size: u32_of::<IS_BIG>([s0, s1, s2, s3]),
             row_count: u32_of::<IS_BIG>([c0, c1, c2, c3]),
             // What only version 3 has means nothing here.
@@ -120,7 +122,7 @@ impl<'d> PlainSection<'d> {
     }
 
     #[inline(always)]
-    fn function_of_v3<const IS_BIG: bool>(&self, start: u64, entry: &[u8; V3]) -> Option<Function<'d>> {
+    fn function_of_v3<const IS_BIG: bool>(&self, entry: &[u8; V3]) -> Option<Function<'d>> {
         let [_, _, _, _, _, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3] = *entry;
         let attribute = usize::try_from(u32_of::<IS_BIG>([a0, a1, a2, a3])).ok()?;
         let (attributes, rows) = self.rows.get(attribute..)?.split_first_chunk()?;
@@ -130,7 +132,6 @@ impl<'d> PlainSection<'d> {
         }
         let row_count = if IS_BIG { u16::from_be_bytes([c0, c1]) } else { u16::from_le_bytes([c0, c1]) };
         Some(Function {
-            start,
             size: u32_of::<IS_BIG>([s0, s1, s2, s3]),
             row_count: row_count.into(),
             // Not the key that return addresses are signed with.
@@ -140,10 +141,10 @@ impl<'d> PlainSection<'d> {
     }
 }
 
-impl<'d> Function<'d> {
+impl Function<'_> {
     /// The row that holds at an offset in the function.
     #[inline(always)]
-    fn row_at<const IS_BIG: bool>(&self, offset: u32) -> Option<PlainRow<'d>> {
+    fn row_at<const IS_BIG: bool>(&self, offset: u32) -> Option<PlainRow> {
         let row_start = self.info;
         // A row has its start and one byte at the least.
         let least = u64::from(self.row_count).wrapping_mul(u64::from(row_start).wrapping_add(2));
@@ -161,52 +162,79 @@ impl<'d> Function<'d> {
 }
 
 impl<'d, const SIZE: usize> Starts<'d, SIZE> {
-    /// The last function that begins at or below `svma`, provided that they are sorted: where it begins, and
-    /// its entry. The first one, where all begin above.
+    /// The last function that begins at or below `svma`, provided that they are sorted: how far below, and its
+    /// entry. The first one, where all begin above.
     #[inline(always)]
     fn last_at<const IS_BIG: bool>(&self, svma: u64) -> Option<(u64, &'d [u8; SIZE])> {
-        let distance = svma.wrapping_sub(self.base).cast_signed();
-        let is_past = |index: u64| Some(self.distance::<IS_BIG>(index)? <= distance);
-        let mut low = 0u32;
+        let size = u64::try_from(SIZE).ok()?;
+        // It is one of the first `count` of the rest; `distance` is from what the first start there is relative to.
+        let mut rest = self.entries().as_flattened();
+        let mut distance = svma.wrapping_sub(self.base);
         let mut count = self.count();
-        // It is one of `count` from `low` on. Each turn leaves a quarter: its three reads wait for the turn before,
-        // but not for each other, and nothing has to be guessed.
-        while count > 3 {
+        // Each turn leaves a quarter: its three reads wait for the turn before, but not for each other, and nothing
+        // has to be guessed. What a turn waits for is kept short: an addition, a read, a comparison, two choices.
+        while count > 8 {
             let quarter = count / 4;
-            let from = u64::from(low);
-            let step = u64::from(quarter);
-            let third = from.wrapping_add(step.wrapping_mul(3));
-            let is_third = is_past(third)?;
-            let is_second = is_past(from.wrapping_add(step.wrapping_mul(2)))?;
-            let is_first = is_past(from.wrapping_add(step))?;
-            let second = low.wrapping_add(quarter);
-            low = select_unpredictable(is_first, second, low);
-            low = select_unpredictable(is_second, second.wrapping_add(quarter), low);
-            low = select_unpredictable(is_third, second.wrapping_add(quarter).wrapping_add(quarter), low);
+            let first = u64::from(quarter).wrapping_mul(size);
+            let (second, third) = (first.wrapping_mul(2), first.wrapping_mul(3));
+            let step = first & self.step_mask;
+            let from_first = distance.wrapping_sub(step);
+            let from_second = from_first.wrapping_sub(step);
+            let from_third = from_second.wrapping_sub(step);
+            let is_past = |at: u64, distance: u64| {
+                let entry = rest.get(usize::try_from(at).ok()?..)?;
+                Some(stated::<SIZE, IS_BIG>(entry)? <= distance.cast_signed())
+            };
+            // Is there, and so are the others.
+            let is_third = is_past(third, from_third)?;
+            let is_first = is_past(first, from_first)?;
+            let is_second = is_past(second, from_second)?;
+            let below = select_unpredictable(is_first, first, 0);
+            let above = select_unpredictable(is_third, third, second);
+            let at = select_unpredictable(is_second, above, below);
+            rest = rest.get(usize::try_from(at).ok()?..)?;
+            distance = distance.wrapping_sub(at & self.step_mask);
             count = count.wrapping_sub(quarter.wrapping_mul(3));
         }
-        while count > 1 {
-            let next = low.wrapping_add(1);
-            low = select_unpredictable(is_past(next.into())?, next, low);
-            count = count.wrapping_sub(1);
-        }
-        let start = self.base.wrapping_add_signed(self.distance::<IS_BIG>(low.into())?);
-        Some((start, self.entry(low)?))
-    }
-
-    /// How far from the base of the first function's start that of the function at `index` is.
-    #[inline(always)]
-    fn distance<const IS_BIG: bool>(&self, index: u64) -> Option<i64> {
-        let entry = self.entries().get(usize::try_from(index).ok()?)?;
-        let stated = if SIZE == V3 {
-            let bytes = *entry.first_chunk()?;
-            if IS_BIG { i64::from_be_bytes(bytes) } else { i64::from_le_bytes(bytes) }
-        } else {
-            i64::from(u32_of::<IS_BIG>(*entry.first_chunk()?).cast_signed())
+        let (entries, _) = rest.as_chunks::<SIZE>();
+        let step = size & self.step_mask;
+        let past = match entries.first_chunk::<8>() {
+            // Those that are no candidates begin above. To compare them as well takes no loop.
+            Some(eight) => count_past::<SIZE, IS_BIG>(eight, distance, step),
+            None => count_past::<SIZE, IS_BIG>(entries.get(..usize::try_from(count).ok()?)?, distance, step),
         };
-        let at = index.wrapping_mul(u64::try_from(SIZE).ok()?) & self.step_mask;
-        Some(stated.wrapping_add_unsigned(at))
+        let entry = entries.get(usize::try_from(past).ok()?)?;
+        let distance = distance.wrapping_sub(past.wrapping_mul(step));
+        Some((distance.wrapping_sub(stated::<SIZE, IS_BIG>(entry)?.cast_unsigned()), entry))
     }
+}
+
+/// How many of a few functions but for the first one begin not beyond so far from the base of the first one's
+/// start, where that of the next one is further by `step`.
+#[inline(always)]
+fn count_past<const SIZE: usize, const IS_BIG: bool>(
+    entries: &[[u8; SIZE]],
+    mut distance: u64,
+    step: u64,
+) -> u64 {
+    let mut past = 0u64;
+    for entry in entries.iter().skip(1) {
+        distance = distance.wrapping_sub(step);
+        let is_past = stated::<SIZE, IS_BIG>(entry).is_some_and(|stated| stated <= distance.cast_signed());
+        past = past.wrapping_add(is_past.into());
+    }
+    past
+}
+
+/// The start that an entry states.
+#[inline(always)]
+fn stated<const SIZE: usize, const IS_BIG: bool>(entry: &[u8]) -> Option<i64> {
+    Some(if SIZE == V3 {
+        let bytes = *entry.first_chunk()?;
+        if IS_BIG { i64::from_be_bytes(bytes) } else { i64::from_le_bytes(bytes) }
+    } else {
+        i64::from(u32_of::<IS_BIG>(*entry.first_chunk()?).cast_signed())
+    })
 }
 
 #[inline(always)]
