@@ -195,6 +195,20 @@ impl<'d, S: UnwindSection<Slice<'d>>> Evaluator<'_, 'd, S> {
 
     fn expression(&self, expression: &gimli::UnwindExpression<usize>, cfa: Option<u64>) -> Option<u64> {
         let expression = expression.get(self.section).ok()?;
+        // What is on the stack is as wide as an address (DWARF 5, section 2.5.1). gimli leaves a constant as it is
+        // stated until something is computed with it, and shifts by more bits than there are.
+        let mut operations = expression.operations(self.encoding);
+        while let Ok(Some(operation)) = operations.next() {
+            let fits = |value: u64| value <= self.made.arch.word_size().max_address();
+            let is_wide = match operation {
+                gimli::Operation::UnsignedConstant { value } => !fits(value),
+                gimli::Operation::SignedConstant { value } => !fits(value.unsigned_abs()),
+                _ => false,
+            };
+            if is_wide {
+                return None;
+            }
+        }
         let mut evaluation = expression.evaluation(self.encoding);
         evaluation.set_max_iterations(400);
         if let Some(cfa) = cfa {
