@@ -24,7 +24,8 @@
 //!
 //! # Who is compared
 //! * The floor: following frame records, two loads a frame, checked to be in the stack and to go up; and
-//!   *rules known*, which carries out the right rule of each frame from a list.
+//!   *rules known*, which carries out the right rule of each frame from a list. On real stacks also *rules by pc*,
+//!   which has to look it up by the pc, in a hash table that holds what these stacks need and checks nothing.
 //! * This library: a `ModuleMap` of `DwarfSource`, of SFrame (version 3, converted from `.eh_frame`) with
 //!   DWARF behind it, of compiled tables with DWARF behind them, and that behind a cache which all processes
 //!   share.

@@ -11,8 +11,8 @@ pub(crate) struct Goal {
     /// One value, or one for each way to walk the real stacks.
     pub(crate) measured: Vec<f64>,
     pub(crate) bound: Bound,
-    /// What would be measured if ours had nothing to look up, and only carried the right rules out; empty where
-    /// the goal is not of that kind.
+    /// What would be measured if ours did nothing but look rules up by their pcs and carry them out; empty where the
+    /// goal is not of that kind.
     pub(crate) at_floor: Vec<f64>,
 }
 
@@ -84,15 +84,20 @@ fn of_tables(loaded: &[Loaded]) -> Vec<Goal> {
 }
 
 fn ratio(workload: &str, of: &[&[Measured]], one: &str, other: &str, bound: Bound) -> Goal {
-    let ratio =
-        |of: &[Measured], other| named(of, one).tenth_percentile() / named(of, other).tenth_percentile();
+    let ratios = |one, other| {
+        let ratio =
+            |of: &&[Measured]| named(of, one).tenth_percentile() / named(of, other).tenth_percentile();
+        of.iter().map(ratio).collect()
+    };
     let [one_name, other_name] = [one, other].map(|name| of.first().map_or(name, |of| &named(of, name).name));
-    let is_floor_known = matches!(bound, AtLeast(_)) && of.len() > 1;
+    let best = [one, other].map(|name| if name.starts_with("ours") { "floor: rules by pc" } else { name });
+    // The deep stack has no such floor.
+    let is_floor_known = of.iter().all(|of| of.iter().any(|one| one.name.starts_with("floor: rules by pc")));
     Goal {
         what: format!("{workload}: {one_name} / {other_name}"),
-        measured: of.iter().map(|of| ratio(of, other)).collect(),
+        measured: ratios(one, other),
         bound,
-        at_floor: of.iter().filter(|_| is_floor_known).map(|of| ratio(of, "floor: rules")).collect(),
+        at_floor: if is_floor_known { ratios(best[0], best[1]) } else { Vec::new() },
     }
 }
 

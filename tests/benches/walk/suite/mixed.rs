@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::contender::{Contender, room};
-use super::floor::RulesKnown;
+use super::floor::{RulesByPc, RulesKnown};
 use super::random::Random;
 use super::rounds::{Measured, Stacks, measure};
 use super::tables::Tables;
@@ -123,6 +123,7 @@ pub(crate) fn with_contenders<T>(
     let mut dwarf = ours::dwarf(workload);
     let mut known = RulesKnown::record(workload, &dwarf.unwinders);
     println!("Of the rules known, {} are not plain.", known.others());
+    let mut by_pc = RulesByPc::new(workload, &known);
     let mut sframe = ours::sframe(workload, tables);
     let mut table = ours::table(workload, tables);
     let mut cached = ours::cached(workload, tables, 4096);
@@ -132,6 +133,7 @@ pub(crate) fn with_contenders<T>(
     let mut direct = peer_gimli::Direct::new(workload);
     use_them(&mut [
         (&mut known, workload),
+        (&mut by_pc, workload),
         (&mut cached, workload),
         (&mut small, workload),
         (&mut table, workload),

@@ -113,7 +113,7 @@ fn real(heading: &str, workload: &Workload, tables: &Tables, stacks: Stacks) -> 
     println!("\n### {heading}\n");
     mixed::print_hits(workload, tables);
     let measured = mixed::run(workload, tables, ROUNDS_REAL, stacks);
-    report::print(&measured, &[("rules known", &measured[0])]);
+    report::print(&measured, &[("rules known", &measured[0]), ("rules by pc", &measured[1])]);
     measured
 }
 

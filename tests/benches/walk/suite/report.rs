@@ -68,7 +68,7 @@ pub(crate) fn print_goals(goals: &[Goal]) {
             format!("{measured:.2} {met}")
         });
         let measured = measured.collect::<Vec<_>>().join("; ");
-        let most: Vec<String> = goal.at_floor.iter().map(|most| format!("{most:.1}")).collect();
-        println!("| {} | {text} | {measured} | {} |", goal.what, most.join("; "));
+        let best: Vec<String> = goal.at_floor.iter().map(|best| format!("{best:.2}")).collect();
+        println!("| {} | {text} | {measured} | {} |", goal.what, best.join("; "));
     }
 }
