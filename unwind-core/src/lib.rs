@@ -107,6 +107,7 @@ mod memory;
 mod module_map;
 mod outcome;
 mod plain;
+mod plain_run;
 mod plain_step;
 mod register;
 mod register_set;

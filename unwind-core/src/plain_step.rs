@@ -1,4 +1,4 @@
-//! Plain steps, many in a row.
+//! A plain step: by a rule that a source has at hand.
 //!
 //! [`FrameSource::peek`] hands out a plain rule where it has one at hand; carrying it out takes two loads.
 //! Whatever is not plain, or does not pass every check of a step, is left to [`crate::step`], which begins
@@ -14,14 +14,14 @@ use crate::{Arch, Options, Pc, Provenance, RegisterSet, UnwindUserState, Unwinde
 /// Where plain steps stand: at a pc whose sp and frame pointer are known. There are at least
 /// [`Plain::REACH`] bytes below sp.
 #[derive(Clone, Copy)]
-struct Place {
-    pc: u64,
-    sp: u64,
-    fp: u64,
+pub(crate) struct Place {
+    pub(crate) pc: u64,
+    pub(crate) sp: u64,
+    pub(crate) fp: u64,
 }
 
 /// Where a table says that nobody called the frame.
-const OUTERMOST: End = End::Complete(Mark::UndefinedReturnAddress);
+pub(crate) const OUTERMOST: End = End::Complete(Mark::UndefinedReturnAddress);
 
 /// The kinds that no convention answers for.
 pub(crate) const TABLES: UnwindUserTypes = UnwindUserTypes::NONE
@@ -37,182 +37,6 @@ pub(crate) fn tables<A: Arch, S: FrameSource<A> + ?Sized>(source: &S, options: &
     options.types.intersection(source.types()).intersection(TABLES)
 }
 
-/// Takes plain steps from `state` as long as there are, at most one for each of `entries`, and stores the
-/// callers' addresses there. How many.
-#[inline]
-pub(crate) fn run<A, S, M, R>(
-    arch: &A,
-    source: &S,
-    options: &Options,
-    state: &mut UnwindUserState<R>,
-    memory: &mut M,
-    entries: &mut [u64],
-) -> usize
-where
-    A: Arch,
-    S: FrameSource<A>,
-    M: MemoryReader,
-    R: RegisterSet,
-{
-    let Some(place) = Place::of(state) else { return 0 };
-    let left = options.max_frames.saturating_sub(1).saturating_sub(state.depth);
-    let left = usize::try_from(left).unwrap_or(usize::MAX).min(entries.len());
-    let entries = match entries.get_mut(..left) {
-        Some(entries) if left > 0 => entries,
-        _ => return 0,
-    };
-    let tables = tables(source, options);
-    let Some(rule) = begin(arch, source, options, state, tables, memory) else { return 0 };
-    if rule.is_outermost() {
-        state.end = Some(OUTERMOST);
-        return 0;
-    }
-    let mut run = Run { nr: 0, place, end: None };
-    let entry = Entry::of(options);
-    if rule.kind() == UnwindUserType::FramePointer {
-        let next = AlongChain { arch, source, rule };
-        match entry.length {
-            0 => run.go::<_, _, _, false>(&next, entry, rule, memory, entries),
-            _ => run.go::<_, _, _, true>(&next, entry, rule, memory, entries),
-        }
-    } else {
-        let next = ByTables { arch, source, tables };
-        match entry.length {
-            0 => run.go::<_, _, _, false>(&next, entry, rule, memory, entries),
-            _ => run.go::<_, _, _, true>(&next, entry, rule, memory, entries),
-        }
-    }
-    if run.nr > 0 {
-        commit(arch, options, state, &run.place, &rule);
-        let before = u32::try_from(run.nr).unwrap_or(u32::MAX).saturating_sub(1);
-        state.depth = state.depth.saturating_add(before);
-    }
-    state.end = run.end;
-    run.nr
-}
-
-/// Many plain steps, all by rules of one kind of source that are trusted alike.
-struct Run {
-    /// How many have been taken.
-    nr: usize,
-    /// Where they led.
-    place: Place,
-    /// How the walk has ended, if it has.
-    end: Option<End>,
-}
-
-/// Where the rules of many plain steps are from.
-trait Rules<A, M> {
-    fn arch(&self) -> &A;
-
-    /// The rule at a return pc, [`Plain::NONE`] where it is not plain; `None` where that is no code.
-    fn next(&self, pc: u64, callee: (u64, &Plain), memory: &mut M) -> Option<Plain>;
-}
-
-/// From tables.
-struct ByTables<'a, A, S> {
-    arch: &'a A,
-    source: &'a S,
-    tables: UnwindUserTypes,
-}
-
-impl<A: Arch, S: FrameSource<A>, M: MemoryReader> Rules<A, M> for ByTables<'_, A, S> {
-    #[inline(always)]
-    fn arch(&self) -> &A {
-        self.arch
-    }
-
-    #[inline(always)]
-    fn next(&self, pc: u64, callee: (u64, &Plain), memory: &mut M) -> Option<Plain> {
-        // What is handed out at hand is code by contract.
-        match self.source.peek_caller(self.arch, self.tables, &Query::new(Pc::Return(pc)), callee) {
-            None if !may_be_code(self.source, pc) => None,
-            None => {
-                let rule = ask(self.arch, self.source, self.tables, Pc::Return(pc), memory);
-                Some(rule.unwrap_or(Plain::NONE))
-            }
-            rule => rule,
-        }
-    }
-}
-
-/// Along the frame pointers.
-struct AlongChain<'a, A, S> {
-    arch: &'a A,
-    source: &'a S,
-    rule: Plain,
-}
-
-impl<A: Arch, S: FrameSource<A>, M> Rules<A, M> for AlongChain<'_, A, S> {
-    #[inline(always)]
-    fn arch(&self) -> &A {
-        self.arch
-    }
-
-    #[inline(always)]
-    fn next(&self, pc: u64, _: (u64, &Plain), _: &mut M) -> Option<Plain> {
-        may_be_code(self.source, pc).then_some(self.rule)
-    }
-}
-
-impl Run {
-    /// Steps by `rule`, and then by what `rules` say, as far as there are `entries`; up to `entry`, if there
-    /// `IS_ENTRY`, of which the full step knows.
-    #[inline(never)]
-    fn go<A: Arch, M: MemoryReader, N: Rules<A, M>, const IS_ENTRY: bool>(
-        &mut self,
-        rules: &N,
-        entry: Entry,
-        mut rule: Plain,
-        memory: &mut M,
-        entries: &mut [u64],
-    ) {
-        let arch = rules.arch();
-        let mut at = self.place;
-        let mut nr = 0usize;
-        let mut stop = None;
-        // A step for each entry at most.
-        while let Some(slot) = entries.get_mut(nr) {
-            let Some(ahead) = Ahead::of(arch, &rule, &at, memory, &mut stop) else {
-                // Nothing is known about an exact pc from which a chain does not go on.
-                if rule.kind() == UnwindUserType::FramePointer && nr > 0 {
-                    self.end = chain_end(at.fp, stop);
-                }
-                break;
-            };
-            let Some(next) = rules.next(ahead.pc, (at.pc, &rule), memory) else { break };
-            let Some(fp) = caller_fp(arch, &rule, &at, &ahead, memory, &mut stop) else { break };
-            at = Place { pc: ahead.pc, sp: ahead.sp, fp };
-            *slot = ahead.pc;
-            nr = nr.wrapping_add(1);
-            if IS_ENTRY && entry.has(ahead.pc) {
-                break;
-            }
-            if !next.goes_on_like(&rule) {
-                // At the most frames, that is what the full step says.
-                if next.is_outermost() && nr < entries.len() {
-                    self.end = Some(OUTERMOST);
-                }
-                break;
-            }
-            rule = next;
-        }
-        if let Some(end) = stop.and_then(|stop| stop.end(&rule)) {
-            self.end = Some(end);
-        }
-        (self.nr, self.place) = (nr, at);
-    }
-}
-
-/// How a chain of frame pointers ends at a return pc, if it does.
-fn chain_end(fp: u64, stop: Option<Stop>) -> Option<End> {
-    match stop {
-        None if fp == 0 => Some(End::Complete(Mark::ZeroFramePointer)),
-        Some(Stop::Zero) => Some(End::Complete(Mark::ZeroFrameRecord)),
-        _ => None,
-    }
-}
-
 /// Whether the walk ends where a rule could not be carried out, which `end` then says. If not, it is for the full
 /// step to tell.
 #[inline]
@@ -223,7 +47,7 @@ fn stops(end: &mut Option<End>, rule: &Plain, stop: Option<Stop>) -> bool {
 
 /// What a rule led to that is known to end the walk.
 #[derive(Clone, Copy)]
-enum Stop {
+pub(crate) enum Stop {
     Memory(MemoryError),
     /// A return address of zero.
     Zero,
@@ -231,7 +55,7 @@ enum Stop {
 
 impl Stop {
     /// `None` where the full step has to tell.
-    fn end(self, rule: &Plain) -> Option<End> {
+    pub(crate) fn end(self, rule: &Plain) -> Option<End> {
         match self {
             Stop::Memory(error) => Some(End::Truncated(Cut::Memory(error))),
             Stop::Zero if rule.kind() == UnwindUserType::FramePointer => None,
@@ -337,7 +161,7 @@ where
 
 /// The rule of the frame at hand, where it is plain.
 #[inline]
-fn begin<A, S, M, R>(
+pub(crate) fn begin<A, S, M, R>(
     arch: &A,
     source: &S,
     options: &Options,
@@ -369,7 +193,7 @@ where
 impl Place {
     /// Where `state` is, if plain steps may begin there.
     #[inline]
-    fn of<R: RegisterSet>(state: &UnwindUserState<R>) -> Option<Place> {
+    pub(crate) fn of<R: RegisterSet>(state: &UnwindUserState<R>) -> Option<Place> {
         match (state.fp, R::TRACKS, state.end) {
             (Some(fp), false, None) if state.sp >= Plain::REACH => {
                 Some(Place { pc: state.pc.address(), sp: state.sp, fp })
@@ -381,7 +205,7 @@ impl Place {
 
 /// Moves the state to the caller: all of it, at once.
 #[inline]
-fn commit<A: Arch, R: RegisterSet>(
+pub(crate) fn commit<A: Arch, R: RegisterSet>(
     arch: &A,
     options: &Options,
     state: &mut UnwindUserState<R>,
@@ -403,14 +227,14 @@ fn commit<A: Arch, R: RegisterSet>(
 
 /// Where walks are complete: from the first return pc of the entry function on, so many bytes.
 #[derive(Clone, Copy)]
-struct Entry {
+pub(crate) struct Entry {
     first: u64,
-    length: u64,
+    pub(crate) length: u64,
 }
 
 impl Entry {
     #[inline]
-    fn of(options: &Options) -> Self {
+    pub(crate) fn of(options: &Options) -> Self {
         match &options.entry_function {
             // A return pc is looked up one byte before it.
             Some(entry) => {
@@ -421,14 +245,20 @@ impl Entry {
     }
 
     #[inline]
-    fn has(self, pc: u64) -> bool {
+    pub(crate) fn has(self, pc: u64) -> bool {
         pc.wrapping_sub(self.first) < self.length
     }
 }
 
 /// The rule at a pc, if it is plain.
 #[inline(never)]
-fn ask<A, S, M>(arch: &A, source: &S, tables: UnwindUserTypes, pc: Pc, memory: &mut M) -> Option<Plain>
+pub(crate) fn ask<A, S, M>(
+    arch: &A,
+    source: &S,
+    tables: UnwindUserTypes,
+    pc: Pc,
+    memory: &mut M,
+) -> Option<Plain>
 where
     A: Arch,
     S: FrameSource<A>,
@@ -477,17 +307,17 @@ pub(crate) fn may_be_code<A: Arch, S: FrameSource<A> + ?Sized>(source: &S, pc: u
 }
 
 /// What a step leads to, but for the caller's frame pointer, which is looked at when the pc is known to be code.
-struct Ahead {
+pub(crate) struct Ahead {
     cfa: u64,
-    sp: u64,
-    pc: u64,
+    pub(crate) sp: u64,
+    pub(crate) pc: u64,
 }
 
 impl Ahead {
     /// Carries a rule out, with all the checks of a step but for code. `None` where one of them fails, and
     /// near the ends of the address space; `stop` says what is known to end the walk.
     #[inline(always)]
-    fn of<A: Arch, M: MemoryReader>(
+    pub(crate) fn of<A: Arch, M: MemoryReader>(
         arch: &A,
         rule: &Plain,
         at: &Place,
@@ -524,7 +354,7 @@ impl Ahead {
 }
 
 #[inline(always)]
-fn caller_fp<A: Arch, M: MemoryReader>(
+pub(crate) fn caller_fp<A: Arch, M: MemoryReader>(
     arch: &A,
     rule: &Plain,
     at: &Place,

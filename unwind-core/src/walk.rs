@@ -5,6 +5,7 @@ use core::ops::Range;
 use crate::memory::MemoryReader;
 use crate::outcome::{Cut, End, Frame, StartError};
 use crate::plain::Plain;
+use crate::plain_run;
 use crate::plain_step;
 use crate::source::{FrameSource, Trust, UnwindUserTypes};
 use crate::step;
@@ -131,7 +132,7 @@ impl<A: Arch, S: FrameSource<A>> Unwinder<A, S> {
             *entry = state.pc.address();
             nr = nr.saturating_add(1);
             let (arch, source, options) = (&self.arch, &self.source, &self.options);
-            nr = nr.saturating_add(plain_step::run(arch, source, options, &mut state, &mut memory, rest));
+            nr = nr.saturating_add(plain_run::run(arch, source, options, &mut state, &mut memory, rest));
             if nr < entries.len() {
                 step::step(self, &mut state, &mut memory);
                 if let Some(end) = state.end {
