@@ -203,8 +203,11 @@ pub(super) mod number {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::number::{COUNT, WIDE, join, split};
+    use super::*;
+    use crate::{Base, CfaRule, FpRule, RaRule, Register};
 
     #[test]
     fn numbers_come_back() {
@@ -213,6 +216,57 @@ mod tests {
                 [first, 0] => assert!(first < WIDE && u16::from(first) == number),
                 [first, second] => assert_eq!((join(first, second), first >= WIDE), (number, true)),
             }
+        }
+    }
+
+    #[test]
+    fn rules_come_back_from_their_records() {
+        let plain = |use_fp, cfa_off, ra_off, fp_off| UnwindUserFrame::plain(use_fp, cfa_off, ra_off, fp_off);
+        let in_register = RaRule::InRegister { base: Base::Register(Register(30)), offset: 0 };
+        let leaf = CfaRule::Offset { base: Base::Sp, offset: 0 };
+        let frames = [
+            (plain(false, 8, -8, None), true),
+            (plain(true, 16, -8, Some(-16)), true),
+            (plain(false, 65_535, -32_767, Some(-32_768)), true),
+            (UnwindUserFrame::OUTERMOST, true),
+            // The CFA at its base, or out of reach; the return address below the base.
+            (plain(false, 0, 8, None), false),
+            (plain(false, 65_536, -8, None), false),
+            (plain(false, 8, -16, None), false),
+            (plain(false, 16, -8, Some(32_768)), false),
+            (plain(false, 16, -8, None).signal(), false),
+            (plain(false, 16, -8, None).with_sp_bound(), false),
+            (UnwindUserFrame::new(leaf, in_register, FpRule::Unchanged).unwrap(), false),
+        ];
+        for (frame, is_plain) in frames {
+            for trust in [Trust::Guess, Trust::Convention, Trust::CallSite, Trust::Exact] {
+                for holds in [Holds::Everywhere, Holds::AtExact, Holds::InBlocks, Holds::ForCalls] {
+                    let rule = TableRule::Frame { frame, trust, holds };
+                    let record = rule.to_record();
+                    assert_eq!(TableRule::of_record(&record), rule);
+                    let at_hand = |is_exact| TableRule::plain_of_record(&record, is_exact);
+                    let whole = Plain::of(UnwindUserType::Table, frame, trust).filter(|_| is_plain);
+                    let exact = matches!(holds, Holds::Everywhere);
+                    assert_eq!(at_hand(true), whole.filter(|_| exact), "{frame:?} {trust:?} {holds:?}");
+                    let for_calls = exact || matches!(holds, Holds::ForCalls);
+                    assert_eq!(at_hand(false), whole.filter(|_| for_calls), "{frame:?} {trust:?} {holds:?}");
+                }
+            }
+        }
+        for rule in [TableRule::NotCovered, TableRule::AskOriginal] {
+            assert_eq!(TableRule::of_record(&rule.to_record()), rule);
+            assert_eq!(TableRule::plain_of_record(&rule.to_record(), false), None);
+        }
+    }
+
+    /// In a damaged table, a CFA may be said to be at its base or below.
+    #[test]
+    fn a_plain_rule_without_sense_is_left_to_the_original() {
+        for (ra_at, ra_to_cfa) in [(0u16, 0i16), (8, -8), (8, -9), (0, -32_768), (65_535, 1)] {
+            let ([a, b], [c, d]) = (ra_at.to_le_bytes(), ra_to_cfa.to_le_bytes());
+            let record = [a, b, c, d, 0, 0, 0, 0, 0xff, 0xff, 0xdf, 0xff, 0, 0, 0, 0, PLAIN];
+            assert_eq!(TableRule::of_record(&record), TableRule::AskOriginal);
+            assert_eq!(TableRule::plain_of_record(&record, false), None);
         }
     }
 }
