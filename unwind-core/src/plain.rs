@@ -92,6 +92,7 @@ impl Plain {
     }
 
     /// The offsets, and the rest.
+    #[cfg(target_has_atomic = "64")]
     pub(crate) fn to_words(self) -> (u64, u32) {
         (self.offsets, self.meta.get() & META)
     }
@@ -114,6 +115,7 @@ impl Plain {
     }
 
     /// Where a cache has found the rule of the caller the last time.
+    #[cfg(target_has_atomic = "64")]
     #[inline]
     pub(crate) fn hint(&self) -> u16 {
         let [.., a, b] = self.offsets.to_le_bytes();
@@ -121,6 +123,7 @@ impl Plain {
     }
 
     /// The offsets with another hint.
+    #[cfg(target_has_atomic = "64")]
     pub(crate) fn with_hint(&self, hint: u16) -> u64 {
         (self.offsets & NO_HINT) | u64::from(hint).wrapping_shl(48)
     }
