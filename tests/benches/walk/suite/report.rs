@@ -55,9 +55,9 @@ pub(crate) fn print(measured: &[Measured], references: &[(&str, &Measured)]) {
 pub(crate) fn print_goals(goals: &[Goal]) {
     println!("For real stacks: one program after the other; the same, just copied; all programs mixed up.");
     println!(
-        "At most: what it would be if ours had nothing to look up, and only carried the right rules out."
+        "At best: what it would be if ours did nothing but find rules by their pcs, and carry them out."
     );
-    println!("\n| what | goal | measured | at most |\n|---|---|---|---|");
+    println!("\n| what | goal | measured | at best |\n|---|---|---|---|");
     for goal in goals {
         let (text, is_met): (String, &dyn Fn(f64) -> bool) = match &goal.bound {
             Bound::AtMost(bound) => (format!("≤ {bound}"), &|measured| measured <= *bound),
