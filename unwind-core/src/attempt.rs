@@ -10,7 +10,8 @@ use crate::check::{Caller, FrameRegisters, apply, base_value, check, offset_from
 use crate::convention;
 use crate::memory::{MemoryError, MemoryReader};
 use crate::outcome::{Cut, End, Failure, Mark, Provenance, StepError, Unusable, UnwindError};
-use crate::source::{Evaluated, Found, FrameSource, LookupError, Query, Rule, Trust, UnwindUserType};
+use crate::source::{Evaluated, Found, FrameSource, Query, Rule, Trust, UnwindUserType};
+use crate::source_error::LookupError;
 use crate::{Arch, CfaRule, FrameKind, Options, Pc, RegisterSet, UnwindUserState, UnwindUserTypes, Unwinder};
 
 /// What a kind of source comes to, or a part of the attempt by it.

@@ -2,7 +2,8 @@
 //! walk stands and by the code bytes there.
 
 use crate::memory::{MemoryError, MemoryReader};
-use crate::source::{CodeAt, Evaluated, Found, LookupError, Query, Rule, Trust, UnwindUserType};
+use crate::source::{CodeAt, Evaluated, Found, Query, Rule, Trust, UnwindUserType};
+use crate::source_error::LookupError;
 use crate::{
     Arch, CallerRegisters, Code, FrameKind, FrameSource, Pc, RaRule, Register, RegisterFile, SignalFrame,
     UnwindUserFrame, WordSize,

@@ -4,9 +4,8 @@ use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::plain::Plain;
-use crate::source::{
-    CodeAt, Evaluated, Found, FrameSource, LookupError, Query, UnwindUserType, UnwindUserTypes,
-};
+use crate::source::{CodeAt, Evaluated, Found, FrameSource, Query, UnwindUserType, UnwindUserTypes};
+use crate::source_error::LookupError;
 use crate::{Arch, CallerRegisters, MemoryReader, RegisterFile};
 
 /// A range of executable memory and what describes it. A file with several executable segments,

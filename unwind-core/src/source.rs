@@ -3,9 +3,7 @@
 use core::fmt;
 
 use crate::plain::Plain;
-pub(crate) use crate::source_error::LookupError;
-#[cfg(feature = "table")]
-pub(crate) use crate::source_error::{Broken, SourceError};
+use crate::source_error::LookupError;
 use crate::{Arch, CallerRegisters, FrameKind, MemoryReader, Pc, RegisterFile, UnwindUserFrame};
 
 /// The kind of source that produced a frame, in order of priority: a walk asks them from first to

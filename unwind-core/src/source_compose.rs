@@ -2,9 +2,8 @@
 
 use crate::plain::Plain;
 use crate::plain_step::may_be_code;
-use crate::source::{
-    CodeAt, Evaluated, Found, FrameSource, LookupError, Query, UnwindUserType, UnwindUserTypes,
-};
+use crate::source::{CodeAt, Evaluated, Found, FrameSource, Query, UnwindUserType, UnwindUserTypes};
+use crate::source_error::LookupError;
 use crate::{Arch, CallerRegisters, MemoryReader, RegisterFile};
 
 impl<A: Arch, S: FrameSource<A> + ?Sized> FrameSource<A> for &S {

@@ -6,7 +6,8 @@ use crate::attempt::{Answer, Attempt, says};
 use crate::memory::MemoryReader;
 use crate::outcome::{Cut, End, Mark};
 use crate::plain_step;
-use crate::source::{Found, FrameSource, LookupError, Query, Rule, Trust, UnwindUserType};
+use crate::source::{Found, FrameSource, Query, Rule, Trust, UnwindUserType};
+use crate::source_error::LookupError;
 use crate::{Arch, FrameKind, Pc, RaRule, RegisterSet, UnwindUserState, UnwindUserTypes, Unwinder};
 
 /// Moves `state` to the caller's frame; or says in `state.end` how the walk ends, and leaves the rest as it was.

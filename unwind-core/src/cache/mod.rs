@@ -18,9 +18,8 @@ pub use self::slots::{CacheSlot, RuleCache};
 use crate::memory::MemoryReader;
 use crate::plain::Plain;
 use crate::plain_step;
-use crate::source::{
-    CodeAt, Evaluated, Found, FrameSource, LookupError, Query, UnwindUserType, UnwindUserTypes,
-};
+use crate::source::{CodeAt, Evaluated, Found, FrameSource, Query, UnwindUserType, UnwindUserTypes};
+use crate::source_error::LookupError;
 use crate::{Arch, CallerRegisters, Pc, RegisterFile};
 
 /// A source behind a cache.

@@ -46,9 +46,8 @@ use section::{Input, NoMemory};
 
 use crate::memory::MemoryReader;
 use crate::plain::Plain;
-use crate::source::{
-    Evaluated, Found, FrameSource, LookupError, Query, Trust, UnwindUserType, UnwindUserTypes,
-};
+use crate::source::{Evaluated, Found, FrameSource, Query, Trust, UnwindUserType, UnwindUserTypes};
+use crate::source_error::LookupError;
 use crate::{Arch, CallerRegisters, RegisterFile, Rule, SourceError};
 
 /// The call frame information of one module as a [`FrameSource`]. Addresses are those its file

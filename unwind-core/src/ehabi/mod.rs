@@ -59,9 +59,8 @@ use machine::{SP, Unwound, Values, run};
 use rule::{Name, Names};
 
 use crate::memory::MemoryReader;
-use crate::source::{
-    Evaluated, Found, FrameSource, LookupError, Query, Trust, UnwindUserType, UnwindUserTypes,
-};
+use crate::source::{Evaluated, Found, FrameSource, Query, Trust, UnwindUserType, UnwindUserTypes};
+use crate::source_error::LookupError;
 use crate::{Arch, Broken, CallerRegisters, Pc, RegisterFile, SourceError};
 
 /// The exception handling tables of one module as a [`FrameSource`]. Addresses are those its file

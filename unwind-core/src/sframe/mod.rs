@@ -68,7 +68,8 @@ use plain::{PlainRule, PlainSection};
 
 use crate::memory::MemoryReader;
 use crate::plain::Plain;
-use crate::source::{Found, FrameSource, LookupError, Query, Rule, Trust, UnwindUserType, UnwindUserTypes};
+use crate::source::{Found, FrameSource, Query, Rule, Trust, UnwindUserType, UnwindUserTypes};
+use crate::source_error::LookupError;
 use crate::{Arch, Broken, ByteOrder, SourceError, UnwindUserFrame};
 
 /// The `.sframe` of one module as a [`FrameSource`]. Addresses are those its file states;
@@ -189,6 +190,7 @@ impl<'d> SFrameSource<'d> {
         // One of the sections is on the stack, and the function found in it, and nothing twice.
         let mut section = Ok(None);
         let mut index = self.index;
+        // Each turn is for a section, of 28 bytes at least, that begins behind the one before.
         loop {
             self.next_section(&mut section);
             let section = match &section {

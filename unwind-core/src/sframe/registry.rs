@@ -18,7 +18,8 @@ use super::registry_check::{Check, RegistryError, check_sections};
 use super::registry_room::RegistryRoom;
 use crate::Arch;
 use crate::memory::MemoryReader;
-use crate::source::{CodeAt, Found, FrameSource, LookupError, Query, UnwindUserType, UnwindUserTypes};
+use crate::source::{CodeAt, Found, FrameSource, Query, UnwindUserType, UnwindUserTypes};
+use crate::source_error::LookupError;
 
 /// Where the bytes of registered sections are to be had.
 pub trait SectionBytes {

@@ -10,10 +10,8 @@ use super::rule::{TableRule, number};
 use super::source::{answer, evaluate};
 use crate::memory::MemoryReader;
 use crate::plain::Plain;
-use crate::source::{
-    Broken, CodeAt, Evaluated, Found, FrameSource, LookupError, Query, SourceError, UnwindUserType,
-    UnwindUserTypes,
-};
+use crate::source::{CodeAt, Evaluated, Found, FrameSource, Query, UnwindUserType, UnwindUserTypes};
+use crate::source_error::{Broken, LookupError, SourceError};
 use crate::{Arch, CallerRegisters, RegisterFile};
 
 /// The table of a module that is made page by page in a [`LazyRoom`], as a [`FrameSource`], over the source

@@ -5,9 +5,9 @@ use super::rule::{Holds, TableRule};
 use crate::memory::MemoryReader;
 use crate::plain::Plain;
 use crate::source::{
-    Broken, CodeAt, Evaluated, Found, FrameSource, LookupError, Query, Rule, SourceError, Trust,
-    UnwindUserType, UnwindUserTypes,
+    CodeAt, Evaluated, Found, FrameSource, Query, Rule, Trust, UnwindUserType, UnwindUserTypes,
 };
+use crate::source_error::{Broken, LookupError, SourceError};
 use crate::{Arch, CallerRegisters, RegisterFile};
 
 /// A compiled table as a [`FrameSource`], over the source that it was made of: what the table leaves to
