@@ -1,11 +1,12 @@
 //! Expressions.
 
+use unwind_arch::arm::Arm;
 use unwind_core::{
     Arch, Base, Broken, CfaRule, End, LookupError, Pc, RaRule, Register, Rule, SourceError, StepError,
     UnwindError,
 };
 use unwind_tests::synthetic::cfi::{Expression, Program};
-use unwind_tests::synthetic::{Memory, Registers};
+use unwind_tests::synthetic::{AnyArch, Memory, Registers};
 
 use super::table::{Table, X86};
 
@@ -71,6 +72,24 @@ fn h14_expressions_without_end_or_sense() {
     for operation in [0x50, 0x9c, 0x98, 0xe0, 0xff, 0x97] {
         let found = broken(expression().op(operation).raw(&[0, 0, 0, 0, 0, 0, 0, 0]));
         assert!(matches!(found, Broken::UnknownOperation | Broken::Malformed), "{operation:#x}: {found:?}");
+    }
+}
+
+/// What is on the stack is as wide as an address (DWARF 5, section 2.5.1): the shift is by one.
+#[test]
+fn a_constant_wider_than_a_word_is_cut_to_one() {
+    let arch = AnyArch::Arm(Arm::default());
+    let expression = || Expression::new(arch.word_size(), arch.byte_order());
+    for wide in [1, 0x1_0000_0001, 0x0f00_0000_0000_0001] {
+        // (sp + sp) >> wide, as the CFA of a leaf.
+        let cfa = expression().breg(arch.sp(), 0).op(0x12).op(0x22).constant(wide, 5).op(0x25);
+        let table = Table::of(arch, 0x1000, 0x10, |program: &mut Program| {
+            program.cfa_expression(cfa);
+        });
+        let registers = Registers::new(0x1000, [(arch.sp(), 0x7000), (arch.ra(), 0x2000)]);
+        let (frames, _) = table.walk(&registers, &Memory::new());
+        assert_eq!(frames.len(), 2, "{wide:#x}");
+        assert_eq!((frames[1].pc, frames[1].sp), (Pc::Return(0x2000), 0x7000), "{wide:#x}");
     }
 }
 
