@@ -1,6 +1,6 @@
 //! Reading a section, with every error knowing where it happened.
 
-use gimli::{EndianSlice, Reader, RunTimeEndian};
+use gimli::{EndianSlice, RunTimeEndian};
 
 use crate::{Broken, ByteOrder, SourceError, WordSize};
 
@@ -40,7 +40,12 @@ impl<'d> Bytes<'d> {
 
     /// The section offset of the next byte.
     pub(super) fn offset(&self) -> u64 {
-        (self.end & !IS_BIG).saturating_sub(self.len())
+        self.end().saturating_sub(self.len())
+    }
+
+    /// The section offset behind the last byte.
+    pub(super) fn end(&self) -> u64 {
+        self.end & !IS_BIG
     }
 
     /// How many bytes are left.
@@ -126,19 +131,47 @@ impl<'d> Bytes<'d> {
         self.long_uleb128()
     }
 
+    /// gimli's needs 88 bytes of stack, at the deepest places that there are.
     #[inline(never)]
     fn long_uleb128(&mut self) -> Result<u64, SourceError> {
-        let mut slice = self.slice();
-        let value = slice.read_uleb128().map_err(|error| self.error(broken(error)))?;
-        self.rest = slice.slice();
-        Ok(value)
+        let mut value = 0;
+        let mut shift = 0u32;
+        let mut rest = self.rest;
+        // The tenth byte has room for one bit and is the last.
+        while let Some((byte, after)) = rest.split_first() {
+            if shift == 63 && *byte > 1 {
+                return Err(self.error(Broken::BadLeb128));
+            }
+            value |= u64::from(byte & 0x7f).wrapping_shl(shift);
+            if byte & 0x80 == 0 {
+                self.rest = after;
+                return Ok(value);
+            }
+            shift = shift.wrapping_add(7);
+            rest = after;
+        }
+        Err(self.error(Broken::UnexpectedEnd))
     }
 
     pub(super) fn sleb128(&mut self) -> Result<i64, SourceError> {
-        let mut slice = self.slice();
-        let value = slice.read_sleb128().map_err(|error| self.error(broken(error)))?;
-        self.rest = slice.slice();
-        Ok(value)
+        let mut value = 0;
+        let mut shift = 0u32;
+        let mut rest = self.rest;
+        // The tenth byte has room for the sign and is the last.
+        while let Some((byte, after)) = rest.split_first() {
+            if shift == 63 && !matches!(byte, 0 | 0x7f) {
+                return Err(self.error(Broken::BadLeb128));
+            }
+            value |= i64::from(byte & 0x7f).wrapping_shl(shift);
+            shift = shift.wrapping_add(7);
+            if byte & 0x80 == 0 {
+                self.rest = after;
+                let sign = if byte & 0x40 == 0 { Some(0) } else { (-1i64).checked_shl(shift) };
+                return Ok(value | sign.unwrap_or(0));
+            }
+            rest = after;
+        }
+        Err(self.error(Broken::UnexpectedEnd))
     }
 
     /// The next `length` bytes, on their own.
@@ -179,5 +212,46 @@ pub(super) fn broken(error: gimli::Error) -> Broken {
         gimli::Error::BadUnsignedLeb128 | gimli::Error::BadSignedLeb128 => Broken::BadLeb128,
         gimli::Error::InvalidExpression(_) => Broken::UnknownOperation,
         _ => Broken::Malformed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gimli::Reader;
+
+    use super::*;
+
+    /// What gimli makes of them, and what is left then.
+    fn judged<T>(
+        bytes: &Bytes<'_>,
+        read: impl Fn(&mut EndianSlice<'_, RunTimeEndian>) -> gimli::Result<T>,
+    ) -> Result<(T, u64), SourceError> {
+        let mut slice = bytes.slice();
+        let value = read(&mut slice).map_err(|error| bytes.error(broken(error)))?;
+        Ok((value, Bytes::from_slice(slice, bytes).len()))
+    }
+
+    #[test]
+    fn numbers_of_any_length_are_those_that_gimli_reads() {
+        let last = [0, 1, 2, 0x3f, 0x40, 0x7e, 0x7f, 0x80, 0xff];
+        for length in 0..12 {
+            for before in [0x80, 0x81, 0xaa, 0xff] {
+                for byte in last {
+                    let mut section = [before; 13];
+                    for end in section.iter_mut().skip(length) {
+                        *end = byte;
+                    }
+                    for end in [length, length.saturating_add(1), 13] {
+                        let bytes = Bytes::new(section.get(..end).unwrap_or_default(), 0, ByteOrder::Little);
+                        let mut read = bytes;
+                        let unsigned = read.uleb128().map(|value| (value, read.len()));
+                        assert_eq!(unsigned, judged(&bytes, |slice| slice.read_uleb128()), "{section:x?}");
+                        read = bytes;
+                        let signed = read.sleb128().map(|value| (value, read.len()));
+                        assert_eq!(signed, judged(&bytes, |slice| slice.read_sleb128()), "{section:x?}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -18,8 +18,6 @@ const LETTERS: usize = 16;
 pub(super) struct Entry<'d> {
     /// Where it begins in the section.
     pub(super) offset: u64,
-    /// Where the next one begins.
-    pub(super) next: u64,
     /// For an FDE, the offset of its CIE.
     pub(super) cie: Option<u64>,
     body: Bytes<'d>,
@@ -48,6 +46,8 @@ pub(super) struct Cie<'d> {
 #[derive(Clone, Copy)]
 pub(super) struct Fde<'d> {
     pub(super) offset: u64,
+    /// Where the next entry begins.
+    pub(super) next: u64,
     /// The first address (svma).
     pub(super) start: u64,
     /// How many bytes of code.
@@ -56,10 +56,51 @@ pub(super) struct Fde<'d> {
     pub(super) instructions: Bytes<'d>,
 }
 
-impl Fde<'_> {
+/// What is at a place in a section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Here {
+    Fde,
+    /// A CIE, or an FDE of another segment.
+    Other,
+    /// The terminator, or the end of the section.
+    End,
+}
+
+impl<'d> Fde<'d> {
+    /// Parses the FDE that begins at `offset`, or behind padding there, in the place of `fde`. Its parts are functions of
+    /// their own, so that one of them at a time is on the stack.
+    ///
+    /// # Errors
+    /// Where an entry is malformed; [`next`](Fde::next) then says whether its length is sound.
+    #[inline(never)]
+    pub(super) fn parse_at(
+        input: &mut Input<'d, '_>,
+        offset: u64,
+        fde: &mut Fde<'d>,
+    ) -> Result<Here, LookupError> {
+        fde.next = offset;
+        // It is large: looked at where it is.
+        match &entry_at(input, offset) {
+            Ok(Some(entry)) => {
+                fde.next = entry.next();
+                let is_one = entry.parse_fde_into(input, fde);
+                is_one.map(|is_one| if is_one { Here::Fde } else { Here::Other })
+            }
+            Ok(None) => Ok(Here::End),
+            Err(error) => Err((*error).into()),
+        }
+    }
+
     /// Room for an FDE.
     pub(super) fn blank() -> Self {
-        Fde { offset: 0, start: 0, length: 0, cie: Cie::blank(WordSize::Eight), instructions: Bytes::none() }
+        Fde {
+            offset: 0,
+            next: 0,
+            start: 0,
+            length: 0,
+            cie: Cie::blank(WordSize::Eight),
+            instructions: Bytes::none(),
+        }
     }
 
     /// Whether `svma` is in the range, which may wrap around the end of the address space.
@@ -74,6 +115,7 @@ impl Fde<'_> {
 }
 
 /// The entry at `offset`: `None` at the terminator and at the end of the section.
+#[inline(never)]
 pub(super) fn entry_at<'d>(input: &Input<'d, '_>, offset: u64) -> Result<Option<Entry<'d>>, SourceError> {
     let mut bytes = input.at(offset);
     // Each turn takes four bytes of padding, and the end of the section ends this.
@@ -98,7 +140,6 @@ pub(super) fn entry_at<'d>(input: &Input<'d, '_>, offset: u64) -> Result<Option<
             return Err(error(Broken::Malformed));
         }
         let mut body = bytes.split(length).map_err(|_| error(Broken::OutOfBounds))?;
-        let next = bytes.offset();
         let id_offset = body.offset();
         // In `.eh_frame` the CIE pointer has 4 bytes even where the length has 8.
         let id = match (input.flavor, is_64) {
@@ -112,13 +153,18 @@ pub(super) fn entry_at<'d>(input: &Input<'d, '_>, offset: u64) -> Result<Option<
             (Flavor::DebugFrame, true) if id == u64::MAX => None,
             (Flavor::DebugFrame, _) => Some(id),
         };
-        return Ok(Some(Entry { offset, next, cie, body }));
+        return Ok(Some(Entry { offset, cie, body }));
     }
 }
 
 impl<'d> Entry<'d> {
-    /// Parses this entry as a CIE.
-    fn parse_cie(&self, input: &Input<'d, '_>, cie: &mut Cie<'d>) -> Result<(), SourceError> {
+    /// Where the next one begins.
+    pub(super) fn next(&self) -> u64 {
+        self.body.end()
+    }
+
+    /// Parses this entry as a CIE, up to its augmentation data: the letters that say what these are.
+    fn parse_cie(&self, input: &Input<'d, '_>, cie: &mut Cie<'d>) -> Result<&'d [u8], SourceError> {
         let error = |broken| SourceError { broken, offset: self.offset };
         if self.cie.is_some() {
             return Err(error(Broken::BadCie));
@@ -143,10 +189,7 @@ impl<'d> Entry<'d> {
         let number = if version == 1 { u64::from(bytes.u8()?) } else { bytes.uleb128()? };
         cie.return_address = Register(u16::try_from(number).map_err(|_| error(Broken::BadCie))?);
         cie.instructions = bytes;
-        if augmentation != b"eh" {
-            cie.parse_augmentation(augmentation, input, self.offset)?;
-        }
-        Ok(())
+        Ok(if augmentation == b"eh" { &[] } else { augmentation })
     }
 
     /// Parses this entry as an FDE; `None` if it is a CIE, or belongs to another segment.
@@ -156,6 +199,7 @@ impl<'d> Entry<'d> {
     }
 
     /// The same, in the place of `fde`: whether it is one.
+    #[inline(always)]
     pub(super) fn parse_fde_into(
         &self,
         input: &mut Input<'d, '_>,
@@ -164,18 +208,30 @@ impl<'d> Entry<'d> {
         let Some(cie_offset) = self.cie else {
             return Ok(false);
         };
-        let bad_cie = SourceError { broken: Broken::BadCie, offset: self.offset };
-        // Padding is no CIE. It is not passed over here, or as many entries as there are could each do so.
-        if input.flavor == Flavor::DebugFrame && input.at(cie_offset).u32() == Ok(0) {
-            return Err(bad_cie.into());
-        }
-        let cie = entry_at(input, cie_offset)?.filter(|entry| entry.offset == cie_offset).ok_or(bad_cie)?;
-        cie.parse_cie(input, &mut fde.cie)?;
+        let augmentation = self.parse_its_cie(cie_offset, input, &mut fde.cie)?;
+        fde.cie.parse_augmentation(augmentation, input, cie_offset)?;
         self.parse_fde_of(input, fde)
     }
 
+    /// Parses the CIE of this FDE, up to its augmentation data.
+    #[inline(never)]
+    fn parse_its_cie(
+        &self,
+        offset: u64,
+        input: &Input<'d, '_>,
+        cie: &mut Cie<'d>,
+    ) -> Result<&'d [u8], SourceError> {
+        let bad_cie = SourceError { broken: Broken::BadCie, offset: self.offset };
+        // Padding is no CIE. It is not passed over here, or as many entries as there are could each do so.
+        if input.flavor == Flavor::DebugFrame && input.at(offset).u32() == Ok(0) {
+            return Err(bad_cie);
+        }
+        let entry = entry_at(input, offset)?.filter(|entry| entry.offset == offset).ok_or(bad_cie)?;
+        entry.parse_cie(input, cie)
+    }
+
     /// Parses this entry as an FDE whose CIE is that of `fde`: whether it is one.
-    #[inline]
+    #[inline(never)]
     pub(super) fn parse_fde_of(
         &self,
         input: &mut Input<'d, '_>,
@@ -220,6 +276,7 @@ impl<'d> Cie<'d> {
         }
     }
 
+    #[inline(never)]
     fn parse_augmentation(
         &mut self,
         augmentation: &[u8],

@@ -1,21 +1,20 @@
 //! DWARF expressions: DWARF 5 section 2.5, as far as section 6.4.2 allows them in call frame
 //! information.
 //!
-//! One machine, over two kinds of values: words of the target ([`Concrete`]), and formulas over
+//! One machine, over two kinds of values: words of the target ([`Full`](super::full::Full)), and formulas over
 //! the registers and the CFA ([`Symbolic`](super::symbolic::Symbolic)), by which the expressions
 //! that compilers and assemblers write are recognised and become plain rules.
 
 use gimli::{Encoding, Format, Operation};
 
 use super::bytes::{Bytes, broken};
-use crate::memory::MemoryReader;
-use crate::{Broken, ByteOrder, LookupError, Register, RegisterFile, SourceError, WordSize};
+use crate::{Broken, Register, SourceError, WordSize};
 
 /// The most operations of one evaluation. Real expressions have a dozen; a loop ends here.
 pub(super) const FUEL: u32 = 512;
 
 /// The depth of the stack. Real expressions need four or five.
-pub(super) const STACK: usize = 32;
+pub(super) const STACK: usize = 16;
 
 /// What an expression computes with.
 pub(super) trait Domain {
@@ -34,6 +33,7 @@ pub(super) trait Domain {
 }
 
 /// Evaluates an expression whose stack begins with `first`.
+#[inline(always)]
 pub(super) fn evaluate<D: Domain, const DEPTH: usize>(
     domain: &mut D,
     word: WordSize,
@@ -260,55 +260,5 @@ impl<V: Copy, const DEPTH: usize> Stack<V, DEPTH> {
         let at = self.depth.checked_sub(usize::from(index).saturating_add(1));
         let value = at.and_then(|at| self.values.get(at)).copied();
         value.ok_or(here.error(Broken::ExpressionStackEmpty))
-    }
-}
-
-/// Words of the target.
-pub(super) struct Concrete<'e> {
-    pub(super) word: WordSize,
-    pub(super) order: ByteOrder,
-    pub(super) bias: u64,
-    pub(super) registers: &'e dyn RegisterFile,
-    pub(super) memory: &'e mut dyn MemoryReader,
-}
-
-impl Domain for Concrete<'_> {
-    type Value = u64;
-    type Error = LookupError;
-
-    fn constant(&self, value: u64) -> u64 {
-        value
-    }
-
-    fn address(&mut self, svma: u64) -> u64 {
-        self.word.wrapping_offset(svma, self.bias)
-    }
-
-    fn register(&mut self, register: Register, offset: i64) -> Result<u64, LookupError> {
-        let value = self.registers.get(register).ok_or(LookupError::UnknownRegister(register))?;
-        Ok(self.word.wrapping_offset(value, offset.cast_unsigned()))
-    }
-
-    fn read(&mut self, address: u64, size: u8, here: &Bytes<'_>) -> Result<u64, LookupError> {
-        let mut bytes = [0; 8];
-        let read = bytes.get_mut(..usize::from(size)).ok_or(here.error(Broken::UnknownOperation))?;
-        if size > self.word.bytes() {
-            return Err(here.error(Broken::UnknownOperation).into());
-        }
-        self.memory.read(address, read)?;
-        Ok(match self.order {
-            ByteOrder::Little => u64::from_le_bytes(bytes),
-            ByteOrder::Big => u64::from_be_bytes(bytes)
-                .checked_shr(64u32.saturating_sub(u32::from(size).saturating_mul(8)))
-                .unwrap_or(0),
-        })
-    }
-
-    fn number(&self, value: u64) -> Result<u64, LookupError> {
-        Ok(value)
-    }
-
-    fn add(&self, a: u64, b: u64) -> Result<u64, LookupError> {
-        Ok(self.word.wrapping_offset(a, b))
     }
 }

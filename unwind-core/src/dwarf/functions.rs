@@ -6,7 +6,8 @@ use core::fmt;
 use super::DwarfSource;
 use super::bytes::Bytes;
 use super::entry::{Fde, entry_at};
-use super::row::{Cfa, Column, ExpressionAt, Machine, RaSign, Row};
+use super::machine::Machine;
+use super::row::{Cfa, Column, ExpressionAt, RaSign, Row};
 use super::rule::{COLUMNS, RuleMaker, columns};
 use super::section::{DwarfSections, Flavor, Input, NoMemory};
 use super::symbolic::{blocks, depends_on_place};
@@ -45,7 +46,7 @@ impl<'d, A: Arch> Iterator for DwarfFunctions<'d, A> {
                 Ok(entry) => entry?,
                 Err(error) => return Some(Err(error.into())),
             };
-            self.next = Some(entry.next);
+            self.next = Some(entry.next());
             match entry.parse_fde(&mut input) {
                 Ok(Some(fde)) if fde.length > 0 => {
                     return Some(Ok(DwarfFunction::new(&self.arch, &self.sections, self.flavor, fde)));
@@ -113,12 +114,14 @@ impl<'d, A: Arch> DwarfFunction<'d, A> {
     pub fn rows(&self) -> DwarfRows<'_, 'd, A> {
         let mut no_memory = NoMemory;
         let mut machine = Machine::blank(self.arch.cfi_vendor(), &self.fde, &self.columns);
-        let begun = self.input(&mut no_memory).and_then(|mut input| machine.begin(&mut input, &self.fde));
+        let mut row = Row::BLANK;
+        let begun =
+            self.input(&mut no_memory).and_then(|mut input| machine.begin(&mut row, &mut input, &self.fde));
         let (machine, broken) = match begun {
             Ok(()) => (Some(machine), None),
             Err(error) => (None, Some(self.row(0, self.fde.length, false, DwarfRule::None(error.into())))),
         };
-        DwarfRows { function: self, machine, instructions: self.fde.instructions, pending: broken }
+        DwarfRows { function: self, machine, row, instructions: self.fde.instructions, pending: broken }
     }
 
     /// The rule of the row from `location` on.
@@ -183,15 +186,7 @@ impl<'d, A: Arch> DwarfFunction<'d, A> {
     }
 
     fn maker<'r, 'm>(&'r self, input: &'r Input<'d, 'm>, svma: u64) -> RuleMaker<'r, 'd, 'm, A> {
-        RuleMaker {
-            arch: &self.arch,
-            input,
-            pc: Pc::Exact(svma),
-            bias: 0,
-            offset: self.fde.offset,
-            return_address: self.fde.cie.return_address,
-            is_signal: self.fde.cie.is_signal,
-        }
+        RuleMaker { arch: &self.arch, input, pc: Pc::Exact(svma), fde: &self.fde }
     }
 
     /// Whether what the row says is not the same at every pc and wherever the module is loaded.
@@ -349,6 +344,7 @@ pub struct DwarfRows<'f, 'd, A> {
     function: &'f DwarfFunction<'d, A>,
     /// `None` behind the last row.
     machine: Option<Machine<'f, 4>>,
+    row: Row<4>,
     instructions: Bytes<'d>,
     /// A row that may go on.
     pending: Option<DwarfRow>,
@@ -367,9 +363,10 @@ impl<A: Arch> DwarfRows<'_, '_, A> {
             return None;
         };
         let mut no_memory = NoMemory;
-        let completed = function
-            .input(&mut no_memory)
-            .and_then(|mut input| Ok((machine.complete_row(&mut input, &mut self.instructions)?, input)));
+        let row = &mut self.row;
+        let completed = function.input(&mut no_memory).and_then(|mut input| {
+            Ok((machine.complete_row(row, &mut input, &mut self.instructions)?, input))
+        });
         let (has_more, input) = match completed {
             Ok(completed) => completed,
             Err(error) => {
@@ -378,8 +375,8 @@ impl<A: Arch> DwarfRows<'_, '_, A> {
             }
         };
         let length = if has_more { machine.location().wrapping_sub(start).min(left) } else { left };
-        let rule = function.rule(&input, start, machine.row());
-        let signed = function.is_ra_signed(&input, machine.row());
+        let rule = function.rule(&input, start, row);
+        let signed = function.is_ra_signed(&input, row);
         if !has_more {
             self.machine = None;
         }

@@ -1,54 +1,34 @@
 //! `.eh_frame_hdr`, searched in place: Linux Standard Base, "The .eh_frame_hdr section".
 
 use super::bytes::Bytes;
-use super::entry::{FORMAT, Fde, encoded_value, entry_at};
+use super::entry::{FORMAT, Fde, Here, encoded_value};
 use super::plain_entry::{number, size};
 use super::section::{Input, Section};
 use crate::{Broken, ByteOrder, LookupError, SourceError, WordSize};
 
-/// The search table: pairs of a function's address and its FDE's, sorted by the former.
+/// The search table: pairs of a function's address and its FDE's, sorted by the former. It is in the header of the
+/// sections that an [`Input`] reads.
 #[derive(Clone, Copy)]
-pub(super) struct SearchTable<'d> {
-    section: Section<'d>,
+pub(super) struct SearchTable {
     /// Where the table begins in the section.
     offset: u64,
     pub(super) count: u64,
     encoding: u8,
-    entry_size: u64,
-    word: WordSize,
-    order: ByteOrder,
-    text_svma: Option<u64>,
 }
 
-/// What a search in the table came to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Search {
-    /// An FDE covers the address.
-    Found,
-    /// None does.
-    NotCovered,
-    /// The table cannot be searched, or does not tell the truth: `.eh_frame` must be scanned.
-    Unusable,
+/// How many functions of a search table begin at or below an address.
+pub(super) struct Ends {
+    /// By the short way, if that can be gone.
+    pub(super) first: u64,
+    /// By the long way; `None` where the table is not sorted.
+    pub(super) bisected: Option<u64>,
 }
 
-/// Finds the FDE that covers `svma` by the header, and puts it in the place of `fde`.
-#[inline(always)]
-pub(super) fn search<'d>(
-    hdr: Option<Section<'d>>,
-    input: &mut Input<'d, '_>,
-    svma: u64,
-    fde: &mut Fde<'d>,
-) -> Result<Search, LookupError> {
-    match &hdr.and_then(|hdr| SearchTable::parse(hdr, input)) {
-        Some(table) => table.search(input, svma, fde),
-        None => Ok(Search::Unusable),
-    }
-}
-
-impl<'d> SearchTable<'d> {
-    /// Reads the header. `None` where there is no table that can be searched in place.
+impl SearchTable {
+    /// The header of the sections that `input` is of, if it has a table that can be searched in place.
     #[inline(never)]
-    pub(super) fn parse(section: Section<'d>, input: &Input<'d, '_>) -> Option<Self> {
+    pub(super) fn of(input: &Input<'_, '_>) -> Option<Self> {
+        let section = input.sections.eh_frame_hdr?;
         let word = input.word;
         let mut bytes = Bytes::new(section.data, 0, input.order);
         let version = bytes.u8().ok()?;
@@ -62,57 +42,25 @@ impl<'d> SearchTable<'d> {
             encoded_value(&mut bytes, pointer_encoding & FORMAT, word).ok()?;
         }
         let count = encoded_value(&mut bytes, count_encoding & FORMAT, word).ok()?;
-        let value_size = match encoding & FORMAT {
-            0x00 | 0x08 => u64::from(word.bytes()),
-            0x02 | 0x0a => 2,
-            0x03 | 0x0b => 4,
-            0x04 | 0x0c => 8,
-            // Numbers of varying length cannot be searched.
-            _ => return None,
-        };
-        let entry_size = value_size.checked_mul(2)?;
-        let fits = bytes.len().checked_div(entry_size)?;
-        let table = SearchTable {
-            section,
-            offset: bytes.offset(),
-            count: count.min(fits),
-            encoding,
-            entry_size,
-            word,
-            order: input.order,
-            text_svma: input.sections.text_svma,
-        };
-        table.base(0)?;
+        // Numbers of varying length cannot be searched.
+        let fits = bytes.len().checked_div(entry_size(encoding, word)?)?;
+        let table = SearchTable { offset: bytes.offset(), count: count.min(fits), encoding };
+        table.base(input, section, 0)?;
         Some(table)
     }
 
-    /// Finds the FDE that covers `svma`, and puts it in the place of `fde`.
-    #[inline]
-    fn search(&self, input: &mut Input<'d, '_>, svma: u64, fde: &mut Fde<'d>) -> Result<Search, LookupError> {
-        let bisected = self.bisect(svma)?;
-        let Some(after) = self.linked_after(svma).or(bisected) else {
-            return Ok(Search::Unusable);
-        };
-        match self.search_below(input, svma, after, fde) {
-            Ok(Search::Found) => Ok(Search::Found),
-            // Distances wrap around, far from the section: then the long way counts.
-            _ if bisected != Some(after) => match bisected {
-                Some(after) => self.search_below(input, svma, after, fde),
-                None => Ok(Search::Unusable),
-            },
-            found => found,
-        }
-    }
-
-    /// How many entries begin at or below `svma`, by the short way.
+    /// How many functions begin at or below `svma`; `None` where the table cannot be searched. Of those, the last one
+    /// may cover it.
     #[inline(never)]
-    fn linked_after(&self, svma: u64) -> Option<u64> {
-        LinkedTable::parse(self.section, self.word, self.order).map(|table| table.after(svma))
+    pub(super) fn ends(&self, input: &Input<'_, '_>, svma: u64) -> Result<Option<Ends>, SourceError> {
+        let bisected = self.bisect(input, svma)?;
+        let first = linked_after(input, svma).or(bisected);
+        Ok(first.map(|first| Ends { first, bisected }))
     }
 
     /// How many entries begin at or below `svma`; `None` where the table is not sorted.
-    #[inline(never)]
-    fn bisect(&self, svma: u64) -> Result<Option<u64>, SourceError> {
+    #[inline(always)]
+    fn bisect(&self, input: &Input<'_, '_>, svma: u64) -> Result<Option<u64>, SourceError> {
         // Entries below `low` begin at or below `svma`, those from `high` on above it. The values at
         // both ends bound every value between them, unless the table is not sorted.
         let (mut low, mut high) = (0, self.count);
@@ -120,7 +68,7 @@ impl<'d> SearchTable<'d> {
         // Each turn halves the range: at most 64.
         while low < high {
             let middle = low.midpoint(high);
-            let start = self.start(middle)?;
+            let start = self.start(input, middle)?;
             if start < least || start > most {
                 return Ok(None);
             }
@@ -135,47 +83,18 @@ impl<'d> SearchTable<'d> {
         Ok(Some(low))
     }
 
-    /// Finds the FDE that covers `svma` among the entries before this one.
-    #[inline(never)]
-    fn search_below(
-        &self,
-        input: &mut Input<'d, '_>,
-        svma: u64,
-        after: u64,
-        fde: &mut Fde<'d>,
-    ) -> Result<Search, LookupError> {
-        // Functions of no length cover nothing: they share their address with the real one, or lie in the
-        // midst of it. Where the table has nothing else below `svma`, this goes through all of them.
-        let mut index = after;
-        let mut real = None;
-        while let Some(previous) = index.checked_sub(1) {
-            let start = self.start(previous)?;
-            if real.is_some_and(|real| real != start) {
-                break;
-            }
-            if !self.fde(input, previous, fde)? || fde.start != start {
-                return Ok(Search::Unusable);
-            }
-            if fde.contains(svma) {
-                return Ok(Search::Found);
-            }
-            if fde.length > 0 {
-                real = Some(start);
-            }
-            index = previous;
-        }
-        Ok(Search::NotCovered)
-    }
-
     /// Compares every entry with what it points to, and their order.
-    pub(super) fn verify(&self, input: &mut Input<'d, '_>) -> Result<(), LookupError> {
+    pub(super) fn verify(&self, input: &mut Input<'_, '_>) -> Result<(), LookupError> {
         let mut last = 0;
         let mut fde = Fde::blank();
         for index in 0..self.count {
-            let start = self.start(index)?;
-            let is_one = self.fde(input, index, &mut fde)?;
-            if start < last || !is_one || fde.start != start {
-                let offset = self.offset.saturating_add(index.saturating_mul(self.entry_size));
+            let (start, at) = self.start_and_fde(input, index)?;
+            let is_one = match Fde::parse_at(input, at, &mut fde) {
+                Err(error) if fde.next > at => return Err(error),
+                at => at == Ok(Here::Fde) && fde.start == start,
+            };
+            if start < last || !is_one {
+                let offset = self.place(input, index);
                 return Err(SourceError { broken: Broken::BadIndex, offset }.into());
             }
             last = start;
@@ -184,64 +103,78 @@ impl<'d> SearchTable<'d> {
     }
 
     /// The address (svma) at which the function of an entry begins.
-    pub(super) fn start(&self, index: u64) -> Result<u64, SourceError> {
-        Ok(self.entry(index)?.0)
+    #[inline(always)]
+    pub(super) fn start(&self, input: &Input<'_, '_>, index: u64) -> Result<u64, SourceError> {
+        Ok(self.entry(input, index)?.0)
     }
 
     /// The address (svma) at which the function of an entry begins, and where in its section its FDE does.
-    #[cfg(feature = "table")]
-    pub(super) fn start_and_fde(&self, index: u64, input: &Input<'d, '_>) -> Option<(u64, u64)> {
-        let (start, address) = self.entry(index).ok()?;
-        Some((start, self.word.truncate(address.wrapping_sub(input.svma()))))
-    }
-
-    /// Puts the FDE that an entry points to in the place of `fde`: whether it points to one.
-    #[inline(always)]
-    fn fde(&self, input: &mut Input<'d, '_>, index: u64, fde: &mut Fde<'d>) -> Result<bool, LookupError> {
-        let address = self.entry(index)?.1;
-        let offset = self.word.truncate(address.wrapping_sub(input.svma()));
-        match entry_at(input, offset) {
-            Ok(Some(entry)) if entry.offset == offset => entry.parse_fde_into(input, fde),
-            _ => Ok(false),
-        }
+    #[inline(never)]
+    pub(super) fn start_and_fde(&self, input: &Input<'_, '_>, index: u64) -> Result<(u64, u64), SourceError> {
+        let (start, address) = self.entry(input, index)?;
+        Ok((start, input.word.truncate(address.wrapping_sub(input.svma()))))
     }
 
     /// The two addresses of an entry.
     #[inline(always)]
-    fn entry(&self, index: u64) -> Result<(u64, u64), SourceError> {
+    fn entry(&self, input: &Input<'_, '_>, index: u64) -> Result<(u64, u64), SourceError> {
         if self.encoding == DATAREL_SDATA4
-            && let Some(at) = usize::try_from(self.offset.saturating_add(index.saturating_mul(8))).ok()
-            && let Some([a, b, c, d, e, f, g, h]) = self.section.data.get(at..).and_then(<[u8]>::first_chunk)
+            && let Some(section) = input.sections.eh_frame_hdr
+            && let Ok(at) = usize::try_from(self.offset.saturating_add(index.saturating_mul(8)))
+            && let Some([a, b, c, d, e, f, g, h]) = section.data.get(at..).and_then(<[u8]>::first_chunk)
         {
-            let address = |bytes| datarel(self.section.svma, self.word, self.order, bytes);
+            let address = |bytes| datarel(section.svma, input.word, input.order, bytes);
             return Ok((address([*a, *b, *c, *d]), address([*e, *f, *g, *h])));
         }
-        self.entry_of_any(index)
+        self.entry_of_any(input, index)
     }
 
     #[inline(never)]
-    fn entry_of_any(&self, index: u64) -> Result<(u64, u64), SourceError> {
-        let offset = self.offset.saturating_add(index.saturating_mul(self.entry_size));
-        let mut bytes = Bytes::new(self.section.data, offset, self.order);
+    fn entry_of_any(&self, input: &Input<'_, '_>, index: u64) -> Result<(u64, u64), SourceError> {
+        let section = input.sections.eh_frame_hdr.unwrap_or(Section { data: &[], svma: 0 });
+        let mut bytes = Bytes::new(section.data, self.place(input, index), input.order);
         let mut value = || {
             let unknown = bytes.error(Broken::UnknownPointerEncoding);
-            let base = self.base(bytes.offset()).ok_or(unknown)?;
-            let value = encoded_value(&mut bytes, self.encoding & FORMAT, self.word)?;
-            Ok::<u64, SourceError>(self.word.wrapping_offset(base, value))
+            let base = self.base(input, section, bytes.offset()).ok_or(unknown)?;
+            let value = encoded_value(&mut bytes, self.encoding & FORMAT, input.word)?;
+            Ok::<u64, SourceError>(input.word.wrapping_offset(base, value))
         };
         Ok((value()?, value()?))
     }
 
+    /// Where in its section an entry is.
+    fn place(&self, input: &Input<'_, '_>, index: u64) -> u64 {
+        let size = entry_size(self.encoding, input.word).unwrap_or(0);
+        self.offset.saturating_add(index.saturating_mul(size))
+    }
+
     /// What a value at `offset` is relative to; `None` for encodings that make no sense here.
-    fn base(&self, offset: u64) -> Option<u64> {
+    fn base(&self, input: &Input<'_, '_>, section: Section<'_>, offset: u64) -> Option<u64> {
         match self.encoding & !FORMAT {
             0x00 => Some(0),
-            0x10 => Some(self.section.svma.wrapping_add(offset)),
-            0x20 => self.text_svma,
-            0x30 => Some(self.section.svma),
+            0x10 => Some(section.svma.wrapping_add(offset)),
+            0x20 => input.sections.text_svma,
+            0x30 => Some(section.svma),
             _ => None,
         }
     }
+}
+
+/// How long an entry of two values of this encoding is; `None` where that varies.
+fn entry_size(encoding: u8, word: WordSize) -> Option<u64> {
+    match encoding & FORMAT {
+        0x00 | 0x08 => u64::from(word.bytes()).checked_mul(2),
+        0x02 | 0x0a => Some(4),
+        0x03 | 0x0b => Some(8),
+        0x04 | 0x0c => Some(16),
+        _ => None,
+    }
+}
+
+/// How many entries begin at or below `svma`, by the short way.
+#[inline(never)]
+fn linked_after(input: &Input<'_, '_>, svma: u64) -> Option<u64> {
+    LinkedTable::parse(input.sections.eh_frame_hdr?, input.word, input.order).map(|table| table.after(svma))
 }
 
 /// The encoding that every linker writes: distances from the section.

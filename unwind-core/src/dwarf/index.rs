@@ -13,7 +13,7 @@ pub struct DwarfIndexEntry {
     /// Where the function begins (svma).
     start: u64,
     /// Where its FDE begins in the section.
-    fde: u64,
+    pub(super) fde: u64,
 }
 
 /// The functions that a section describes, sorted by address: for sections without a search
@@ -115,34 +115,17 @@ impl<'i> DwarfIndex<'i> {
         self.entries.get(place).map(|entry| entry.fde)
     }
 
-    /// Whether there may be functions that are not in it.
-    #[cfg(feature = "table")]
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken.is_some()
-    }
-
-    /// Puts the FDE that covers `svma` in the place of `fde`: whether there is one.
-    #[inline(never)]
-    fn search<'d>(
-        &self,
-        input: &mut Input<'d, '_>,
-        svma: u64,
-        fde: &mut Fde<'d>,
-    ) -> Result<bool, LookupError> {
+    /// The functions that may cover `svma`: as many as begin at one address, one, and what has no length.
+    pub(super) fn candidates(&self, svma: u64) -> impl Iterator<Item = &DwarfIndexEntry> {
         let after = self.entries.partition_point(|entry| entry.start <= svma);
         let candidates = self.entries.get(..after).unwrap_or_default();
         let start = candidates.last().map(|entry| entry.start);
-        // As many as begin at one address: one, and what has no length.
-        for entry in candidates.iter().rev().take_while(|entry| Some(entry.start) == start) {
-            let Some(found) = entry_at(input, entry.fde)? else { continue };
-            if found.parse_fde_into(input, fde)? && fde.contains(svma) {
-                return Ok(true);
-            }
-        }
-        match self.broken {
-            Some(error) => Err(error.into()),
-            None => Ok(false),
-        }
+        candidates.iter().rev().take_while(move |entry| Some(entry.start) == start)
+    }
+
+    /// The first error of the section, if there may be functions that are not in it.
+    pub(super) fn broken(&self) -> Option<SourceError> {
+        self.broken
     }
 }
 
@@ -155,7 +138,7 @@ pub(super) fn for_each<'d>(input: &mut Input<'d, '_>, mut visit: impl FnMut(Fde<
     loop {
         match entry_at(input, offset) {
             Ok(Some(entry)) => {
-                offset = entry.next;
+                offset = entry.next();
                 match entry.parse_fde(input) {
                     Ok(Some(fde)) if fde.length > 0 => visit(fde),
                     Ok(_) => {}
@@ -173,50 +156,5 @@ pub(super) fn for_each<'d>(input: &mut Input<'d, '_>, mut visit: impl FnMut(Fde<
             Ok(None) => return broken,
             Err(error) => return broken.or(Some(error)),
         }
-    }
-}
-
-/// Puts the FDE that covers `svma` in the place of `fde`, by the index if there is one: whether there is such.
-pub(super) fn search<'d>(
-    index: Option<DwarfIndex<'_>>,
-    input: &mut Input<'d, '_>,
-    svma: u64,
-    fde: &mut Fde<'d>,
-) -> Result<bool, LookupError> {
-    match index {
-        Some(index) => index.search(input, svma, fde),
-        None => scan(input, svma, fde),
-    }
-}
-
-/// The same, by a scan of the section from its beginning.
-#[inline(never)]
-fn scan<'d>(input: &mut Input<'d, '_>, svma: u64, fde: &mut Fde<'d>) -> Result<bool, LookupError> {
-    let mut broken = None;
-    let mut offset = 0;
-    // Every entry is at least four bytes long, so this ends.
-    loop {
-        match entry_at(input, offset) {
-            Ok(Some(entry)) => {
-                offset = entry.next;
-                match entry.parse_fde_into(input, fde) {
-                    Ok(true) if fde.contains(svma) => return Ok(true),
-                    Ok(_) => {}
-                    Err(LookupError::Broken(error)) => {
-                        broken.get_or_insert(error);
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-            Ok(None) => break,
-            Err(error) => {
-                broken.get_or_insert(error);
-                break;
-            }
-        }
-    }
-    match broken {
-        Some(error) => Err(error.into()),
-        None => Ok(false),
     }
 }

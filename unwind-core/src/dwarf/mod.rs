@@ -2,7 +2,7 @@
 //! index or by a scan, and `.debug_frame`.
 //!
 //! Sections are borrowed slices, parsed in place at every lookup. Nothing is cached and nothing
-//! allocated; a lookup uses at most 1.5 KiB of stack, and its work is bounded by the length of
+//! allocated; a lookup uses at most 1.1 KiB of stack, and its work is bounded by the length of
 //! the FDE it finds, or of the section where that has to be scanned.
 //!
 //! What linkers, compilers and assemblers usually write is read by a short way (`plain`): the search
@@ -11,15 +11,17 @@
 //!
 //! The row machine keeps the columns that a walk tracks: return address, frame pointer and stack
 //! pointer; others, for walks that track registers, as many at a time. `remember_state`
-//! nests 8 deep; expressions have a stack of 32 entries and fuel for 512 operations.
+//! nests 8 deep; expressions have a stack of 16 entries and fuel for 512 operations.
 
 mod bytes;
 mod entry;
 mod expression;
+mod find;
 mod full;
 mod functions;
 mod hdr;
 mod index;
+mod machine;
 #[cfg(feature = "table")]
 mod ordered;
 mod plain;
@@ -29,26 +31,26 @@ mod remembered;
 mod row;
 mod rule;
 mod section;
+mod subject;
 mod symbolic;
 #[cfg(test)]
 mod testing;
 
-use entry::Fde;
 use full::Full;
 pub use functions::{DwarfFunction, DwarfFunctions, DwarfRow, DwarfRows, DwarfRule, NoFrame};
-use hdr::{Search, SearchTable};
+use hdr::SearchTable;
 pub use index::{DwarfIndex, DwarfIndexEntry, DwarfIndexError};
 use plain::PlainRule;
-use row::{Row, row_at};
-use rule::{COLUMNS, RuleMaker};
+use rule::{RuleMaker, columns};
 pub use section::{DwarfSections, Flavor, Section};
 use section::{Input, NoMemory};
+use subject::Subject;
 
 use crate::memory::MemoryReader;
 use crate::plain::Plain;
 use crate::source::{Evaluated, Found, FrameSource, Query, Trust, UnwindUserType, UnwindUserTypes};
 use crate::source_error::LookupError;
-use crate::{Arch, CallerRegisters, RegisterFile, Rule, SourceError};
+use crate::{Arch, CallerRegisters, RegisterFile, Rule};
 
 /// The call frame information of one module as a [`FrameSource`]. Addresses are those its file
 /// states; [`Query::bias`] relocates them.
@@ -81,7 +83,7 @@ impl<'d> DwarfSource<'d> {
         let Some(mut input) = Input::new(arch, &self.sections, Flavor::EhFrame, 0, &mut no_memory) else {
             return Ok(());
         };
-        match self.sections.eh_frame_hdr.and_then(|hdr| SearchTable::parse(hdr, &input)) {
+        match SearchTable::of(&input) {
             Some(table) => table.verify(&mut input),
             None => Ok(()),
         }
@@ -107,8 +109,7 @@ impl<'d> DwarfSource<'d> {
         if is_last && !is_exact { None } else { Plain::of(UnwindUserType::Dwarf, frame, Trust::Exact) }
     }
 
-    /// The rule of any row. Searching, reading rows and making a rule of one are functions of their own, so that
-    /// one of them at a time is on the stack.
+    /// The rule of any row. What it calls, it calls one after another, so that one of them at a time is on the stack.
     #[inline(never)]
     fn lookup_in_full<A: Arch>(
         &self,
@@ -117,104 +118,21 @@ impl<'d> DwarfSource<'d> {
         svma: u64,
         memory: &mut dyn MemoryReader,
     ) -> Result<Option<Found>, LookupError> {
-        let mut fde = Fde::blank();
-        let Some(flavor) = self.find(arch, query, svma, memory, &mut fde)? else { return Ok(None) };
-        let mut row = Row::BLANK;
-        self.row((arch, flavor), query.bias, svma, memory, (&fde, &mut row))?;
-        let rule = self.rule((arch, flavor), query, memory, (&fde, &row))?;
-        let is_at_end = !query.pc.is_exact() && fde.ends_with(svma);
-        Ok(Some(Found::new(rule, Trust::Exact).at_end(is_at_end)))
-    }
-
-    /// Puts the row of `fde`, which was found in the section of this flavor, in the place of `row`: that which holds
-    /// at `svma`.
-    #[inline(never)]
-    fn row<A: Arch>(
-        &self,
-        (arch, flavor): (&A, Flavor),
-        bias: u64,
-        svma: u64,
-        memory: &mut dyn MemoryReader,
-        (fde, row): (&Fde<'d>, &mut Row<COLUMNS>),
-    ) -> Result<(), LookupError> {
-        let Some(mut input) = Input::new(arch, &self.sections, flavor, bias, memory) else { return Ok(()) };
-        let columns = rule::columns(arch, fde.cie.return_address);
-        row_at(&mut input, arch.cfi_vendor(), fde, svma, &columns, row).map(|_| ())
-    }
-
-    /// The rule that a row of `fde` states.
-    #[inline(never)]
-    fn rule<A: Arch>(
-        &self,
-        (arch, flavor): (&A, Flavor),
-        query: &Query,
-        memory: &mut dyn MemoryReader,
-        (fde, row): (&Fde<'d>, &Row<COLUMNS>),
-    ) -> Result<Rule, SourceError> {
-        let Some(input) = Input::new(arch, &self.sections, flavor, query.bias, memory) else {
-            return Ok(Rule::Evaluate);
+        let Some(mut subject) = Subject::new(arch, &self.sections, query, svma, memory) else {
+            return Ok(None);
         };
-        let maker = RuleMaker {
-            arch,
-            input: &input,
-            pc: query.pc,
-            bias: query.bias,
-            offset: fde.offset,
-            return_address: fde.cie.return_address,
-            is_signal: fde.cie.is_signal,
-        };
-        maker.rule(row)
-    }
-
-    /// Puts the FDE that covers `svma` in the place of `fde`: the section that it is in.
-    #[inline(never)]
-    fn find<A: Arch>(
-        &self,
-        arch: &A,
-        query: &Query,
-        svma: u64,
-        memory: &mut dyn MemoryReader,
-        fde: &mut Fde<'d>,
-    ) -> Result<Option<Flavor>, LookupError> {
-        if self.find_in_eh_frame(arch, query, svma, memory, fde)? {
-            return Ok(Some(Flavor::EhFrame));
+        if subject.find()
+            && subject.read_row(arch.cfi_vendor(), &columns(arch, subject.fde.cie.return_address))
+        {
+            let rule = RuleMaker { arch, input: &subject.input, pc: query.pc, fde: &subject.fde }
+                .rule(&subject.row)?;
+            let is_at_end = !query.pc.is_exact() && subject.is_at_last();
+            return Ok(Some(Found::new(rule, Trust::Exact).at_end(is_at_end)));
         }
-        let found = self.find_in_debug_frame(arch, query, svma, memory, fde)?;
-        Ok(found.then_some(Flavor::DebugFrame))
-    }
-
-    #[inline(never)]
-    fn find_in_eh_frame<A: Arch>(
-        &self,
-        arch: &A,
-        query: &Query,
-        svma: u64,
-        memory: &mut dyn MemoryReader,
-        fde: &mut Fde<'d>,
-    ) -> Result<bool, LookupError> {
-        let Some(mut input) = Input::new(arch, &self.sections, Flavor::EhFrame, query.bias, memory) else {
-            return Ok(false);
-        };
-        match hdr::search(self.sections.eh_frame_hdr, &mut input, svma, fde)? {
-            Search::Found => Ok(true),
-            Search::NotCovered => Ok(false),
-            Search::Unusable => index::search(self.sections.eh_frame_index, &mut input, svma, fde),
+        match subject.error {
+            Some(error) => Err(error),
+            None => Ok(None),
         }
-    }
-
-    #[inline(never)]
-    fn find_in_debug_frame<A: Arch>(
-        &self,
-        arch: &A,
-        query: &Query,
-        svma: u64,
-        memory: &mut dyn MemoryReader,
-        fde: &mut Fde<'d>,
-    ) -> Result<bool, LookupError> {
-        let Some(mut input) = Input::new(arch, &self.sections, Flavor::DebugFrame, query.bias, memory) else {
-            return Ok(false);
-        };
-        index::search(self.sections.debug_frame_index, &mut input, svma, fde)
     }
 }
 
@@ -262,23 +180,12 @@ impl<A: Arch> FrameSource<A> for DwarfSource<'_> {
         memory: &mut dyn MemoryReader,
         caller: &mut dyn CallerRegisters,
     ) -> Result<Option<Evaluated>, LookupError> {
-        if kind != UnwindUserType::Dwarf {
-            return Ok(None);
-        }
-        let svma = svma(arch, query);
-        let mut fde = Fde::blank();
-        let flavor = self.find(arch, query, svma, memory, &mut fde)?;
-        let input = flavor.and_then(|flavor| Input::new(arch, &self.sections, flavor, query.bias, memory));
-        let Some(mut input) = input else {
-            return Ok(None);
-        };
-        let full = Full { arch, query, svma, registers };
-        let mut row = Row::BLANK;
-        let mentioned = full.row(&mut input, &fde, &mut row)?;
-        let evaluated = full.evaluate(&mut input, &fde, &row);
-        // Without a return address, nobody is there whose they would be.
-        if let Ok(Some(Evaluated { cfa, ra: Some(_), .. })) = &evaluated {
-            full.others(&mut input, &fde, mentioned, *cfa, caller)?;
+        // What is evaluated has one place, which is the caller's.
+        let mut evaluated = Ok(None);
+        if kind == UnwindUserType::Dwarf
+            && let Some(subject) = Subject::new(arch, &self.sections, query, svma(arch, query), memory)
+        {
+            Full { arch, query, registers, subject }.evaluate(caller, &mut evaluated);
         }
         evaluated
     }

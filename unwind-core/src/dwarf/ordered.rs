@@ -6,7 +6,8 @@ use super::entry::{Cie, Fde, entry_at};
 use super::functions::{DwarfFunction, DwarfRule};
 use super::hdr::SearchTable;
 use super::index::DwarfIndex;
-use super::row::{Cfa, Column, Machine, RaSign, Row};
+use super::machine::Machine;
+use super::row::{Cfa, Column, RaSign, Row};
 use super::rule::{COLUMNS, columns};
 use super::section::{DwarfSections, Flavor, Input, NoMemory};
 use crate::table::{Functions, Holds, TableOrigin, TableRule};
@@ -17,13 +18,13 @@ impl<'d, A: Arch> TableOrigin<A> for DwarfSource<'d> {
 
     fn functions_of(&self, arch: &A) -> Option<Self::Functions> {
         let sections = *self.sections();
-        let (flavor, hdr, index) = match sections.eh_frame {
-            Some(_) => (Flavor::EhFrame, sections.eh_frame_hdr, sections.eh_frame_index),
-            None => (Flavor::DebugFrame, None, sections.debug_frame_index),
-        };
         let mut no_memory = NoMemory;
-        let input = Input::new(arch, &sections, flavor, 0, &mut no_memory)?;
-        let order = match hdr.and_then(|hdr| SearchTable::parse(hdr, &input)) {
+        let input = Input::any(arch, &sections, 0, &mut no_memory)?;
+        let (flavor, hdr, index) = match input.flavor {
+            Flavor::EhFrame => (Flavor::EhFrame, SearchTable::of(&input), sections.eh_frame_index),
+            Flavor::DebugFrame => (Flavor::DebugFrame, None, sections.debug_frame_index),
+        };
+        let order = match hdr {
             Some(table) => Order::Hdr(table),
             None => Order::Index(index?),
         };
@@ -64,7 +65,7 @@ struct Parsed<'d> {
 
 #[derive(Clone, Copy)]
 enum Order<'d> {
-    Hdr(SearchTable<'d>),
+    Hdr(SearchTable),
     Index(DwarfIndex<'d>),
 }
 
@@ -89,7 +90,11 @@ impl<'d, A: Arch> Functions for OrderedFunctions<'d, A> {
     #[inline]
     fn start(&self, place: usize) -> Option<u64> {
         match self.order {
-            Order::Hdr(table) => table.start(u64::try_from(place).ok()?).ok(),
+            Order::Hdr(table) => {
+                let mut no_memory = NoMemory;
+                let input = Input::new(&self.arch, &self.sections, self.flavor, 0, &mut no_memory)?;
+                table.start(&input, u64::try_from(place).ok()?).ok()
+            }
             Order::Index(index) => index.start(place),
         }
     }
@@ -107,7 +112,7 @@ impl<'d, A: Arch> Functions for OrderedFunctions<'d, A> {
         let is_other = self.flavor == Flavor::EhFrame && self.sections.debug_frame.is_some();
         let is_broken = match self.order {
             Order::Hdr(_) => false,
-            Order::Index(index) => index.is_broken(),
+            Order::Index(index) => index.broken().is_some(),
         };
         !is_other && !is_broken
     }
@@ -121,22 +126,23 @@ impl<'d, A: Arch> Functions for OrderedFunctions<'d, A> {
         let (fde, cie) = self.kept(place)?;
         let begun = self.known(*cie)?;
         let machine = &mut Machine::blank(self.arch.cfi_vendor(), fde, &begun.columns);
-        machine.set_initial(begun.initial);
+        machine.be_in_fde(&begun.initial);
+        let at_hand = &mut { begun.initial };
         let mut instructions = fde.instructions;
         loop {
             let at = machine.location();
             if at >= fde.length {
                 break;
             }
-            let Ok(has_more) = machine.complete_row(&mut input, &mut instructions) else {
+            let Ok(has_more) = machine.complete_row(at_hand, &mut input, &mut instructions) else {
                 row(at, TableRule::AskOriginal);
                 break;
             };
-            match self.plain(fde, machine.row()) {
+            match self.plain(fde, at_hand) {
                 Some(frame) => row(at, TableRule::exact(frame)),
                 None => {
                     let end = if has_more { machine.location().min(fde.length) } else { fde.length };
-                    let rule = self.any_rule(&input, fde, at, machine.row());
+                    let rule = self.any_rule(&input, fde, at, at_hand);
                     Blocks { at, end }.visit(rule, &mut row);
                 }
             }
@@ -201,7 +207,7 @@ impl<'d, A: Arch> OrderedFunctions<'d, A> {
         let sections = self.sections;
         let mut input = Input::new(&self.arch, &sections, self.flavor, 0, &mut no_memory)?;
         let (start, offset) = match self.order {
-            Order::Hdr(table) => table.start_and_fde(u64::try_from(place).ok()?, &input)?,
+            Order::Hdr(table) => table.start_and_fde(&input, u64::try_from(place).ok()?).ok()?,
             Order::Index(index) => (index.start(place)?, index.fde(place)?),
         };
         let entry = entry_at(&input, offset).ok()?.filter(|entry| entry.offset == offset)?;
@@ -231,7 +237,10 @@ impl<'d, A: Arch> OrderedFunctions<'d, A> {
             let (fde, offset) = (*fde, *offset);
             let columns = columns(&self.arch, fde.cie.return_address);
             let mut machine = Machine::blank(self.arch.cfi_vendor(), &fde, &columns);
-            let initial = machine.begin_for_all(input, &fde)?;
+            let mut initial = Row::BLANK;
+            if !machine.begin_for_all(&mut initial, input, &fde) {
+                return None;
+            }
             let next = self.next_cie;
             self.next_cie = next.wrapping_add(1) % CIES;
             *self.cies.get_mut(next)? = Some(Begun { offset, cie: fde.cie, columns, initial });

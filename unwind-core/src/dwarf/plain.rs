@@ -3,7 +3,7 @@
 //!
 //! It keeps what a walk needs, CFA, return address and frame pointer, in a few words, and gives up at
 //! anything else: what it does not know, what is malformed, what the target's memory would have to be
-//! read for. [`row_at`](super::row::row_at) and [`RuleMaker`](super::rule::RuleMaker) then begin anew, and
+//! read for. [`row_at`](super::machine::row_at) and [`RuleMaker`](super::rule::RuleMaker) then begin anew, and
 //! they alone say what is wrong. Where it does answer, the answer is theirs.
 
 use super::hdr::LinkedTable;

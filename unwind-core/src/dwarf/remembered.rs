@@ -3,7 +3,7 @@
 use super::row::{Cfa, Column, ExpressionAt, Holder, RaSign, Row};
 use crate::Register;
 
-/// How deep `remember_state` may nest. Compilers nest it once or twice.
+/// How deep `remember_state` may nest. Compilers do not nest it; macros of assembly may.
 const DEPTH: usize = 8;
 
 /// A stack of rows.
@@ -33,11 +33,12 @@ impl<const N: usize> Remembered<N> {
         Some(())
     }
 
-    /// The row that was put aside last, which is forgotten; `None` where there is none.
+    /// Puts the row that was put aside last, which is forgotten, in the place of `row`; `None` where there is none.
     #[inline]
-    pub(super) fn pop(&mut self) -> Option<Row<N>> {
+    pub(super) fn pop(&mut self, row: &mut Row<N>) -> Option<()> {
         self.depth = self.depth.checked_sub(1)?;
-        self.rows.get(self.depth).map(Packed::row)
+        *row = self.rows.get(self.depth)?.row();
+        Some(())
     }
 }
 
@@ -156,9 +157,11 @@ mod tests {
             assert_eq!(remembered.push(row), Some(()));
         }
         assert_eq!(remembered.push(&rows.map(|row| row)[0]), None);
+        let mut popped = Row::BLANK;
         for row in rows.iter().rev() {
-            assert_eq!(remembered.pop(), Some(*row));
+            assert_eq!(remembered.pop(&mut popped), Some(()));
+            assert_eq!(popped, *row);
         }
-        assert_eq!(remembered.pop(), None);
+        assert_eq!(remembered.pop(&mut popped), None);
     }
 }

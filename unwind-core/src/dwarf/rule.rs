@@ -1,5 +1,6 @@
 //! From a row to a rule.
 
+use super::entry::Fde;
 use super::row::{Cfa, Column, ExpressionAt, Row};
 use super::section::Input;
 use super::symbolic::{Formula, formula};
@@ -18,11 +19,7 @@ pub(super) struct RuleMaker<'r, 'd, 'm, A> {
     pub(super) arch: &'r A,
     pub(super) input: &'r Input<'d, 'm>,
     pub(super) pc: Pc,
-    pub(super) bias: u64,
-    /// Where the FDE is, for errors.
-    pub(super) offset: u64,
-    pub(super) return_address: Register,
-    pub(super) is_signal: bool,
+    pub(super) fde: &'r Fde<'d>,
 }
 
 impl<A: Arch> RuleMaker<'_, '_, '_, A> {
@@ -31,7 +28,7 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
     ///
     /// # Errors
     /// Where the row is no rule at all, or one of its expressions is malformed.
-    #[inline]
+    #[inline(never)]
     pub(super) fn rule(&self, row: &Row<COLUMNS>) -> Result<Rule, SourceError> {
         let [ra, fp, sp] = row.columns;
         // Whoever called the outermost function, it was not through this stack: nothing else of
@@ -47,7 +44,7 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
             return Ok(Rule::Evaluate);
         }
         Ok(match Self::frame(cfa, ra, fp) {
-            Rule::Frame(frame) if self.is_signal => Rule::Frame(frame.signal()),
+            Rule::Frame(frame) if self.fde.cie.is_signal => Rule::Frame(frame.signal()),
             rule => rule,
         })
     }
@@ -75,14 +72,9 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
                     Some(Formula::Register(register, offset)) => i32::try_from(offset)
                         .ok()
                         .map(|offset| CfaRule::Offset { base: self.base(register), offset }),
-                    Some(Formula::Deref(register, offset, add)) => {
-                        match (i32::try_from(offset), i16::try_from(add)) {
-                            (Ok(offset), Ok(add)) => {
-                                Some(CfaRule::Deref { base: self.base(register), offset, add })
-                            }
-                            _ => None,
-                        }
-                    }
+                    Some(Formula::Deref(register, offset, add)) => i16::try_from(add)
+                        .ok()
+                        .map(|add| CfaRule::Deref { base: self.base(register), offset, add }),
                     _ => None,
                 };
                 Ok((rule, formula))
@@ -93,7 +85,7 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
     #[inline]
     pub(super) fn ra(&self, column: Column) -> Result<Option<RaRule>, SourceError> {
         Ok(match column {
-            Column::Unspecified | Column::SameValue => Some(self.ra_in(self.return_address)?),
+            Column::Unspecified | Column::SameValue => Some(self.ra_in(self.fde.cie.return_address)?),
             Column::Register(holder) => Some(self.ra_in(holder.register())?),
             Column::Undefined => Some(RaRule::Undefined),
             Column::Offset(offset) => Some(RaRule::AtCfa(offset)),
@@ -109,9 +101,9 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
                 Some(Formula::Register(register, offset)) => i32::try_from(offset)
                     .ok()
                     .map(|offset| RaRule::InRegister { base: self.base(register), offset }),
-                Some(Formula::Deref(register, offset, 0)) => i32::try_from(offset)
-                    .ok()
-                    .map(|offset| RaRule::AtRegister { base: self.base(register), offset }),
+                Some(Formula::Deref(register, offset, 0)) => {
+                    Some(RaRule::AtRegister { base: self.base(register), offset })
+                }
                 _ => None,
             },
         })
@@ -148,9 +140,9 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
                 Some(Formula::Register(register, offset)) => i32::try_from(offset)
                     .ok()
                     .map(|offset| FpRule::InRegister { base: self.base(register), offset }),
-                Some(Formula::Deref(register, offset, 0)) => i32::try_from(offset)
-                    .ok()
-                    .map(|offset| FpRule::AtRegister { base: self.base(register), offset }),
+                Some(Formula::Deref(register, offset, 0)) => {
+                    Some(FpRule::AtRegister { base: self.base(register), offset })
+                }
                 _ => None,
             },
         })
@@ -172,7 +164,9 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
             Column::ValExpression(expression) => (self.formula(expression, true)?, false),
         };
         let value = match (formula, place) {
-            (Some(Formula::Register(register, offset)), true) => Some(Formula::Deref(register, offset, 0)),
+            (Some(Formula::Register(register, offset)), true) => {
+                i32::try_from(offset).ok().map(|offset| Formula::Deref(register, offset, 0))
+            }
             (_, true) => None,
             (formula, false) => formula,
         };
@@ -187,8 +181,9 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
         })
     }
 
+    #[inline(never)]
     fn formula(&self, expression: ExpressionAt, with_cfa: bool) -> Result<Option<Formula>, SourceError> {
-        formula(self.arch, self.pc, self.bias, expression.bytes(self.input)?, with_cfa)
+        formula(self.arch, self.pc, self.input.bias, expression.bytes(self.input)?, with_cfa)
     }
 
     fn base(&self, register: Register) -> Base {
@@ -202,6 +197,6 @@ impl<A: Arch> RuleMaker<'_, '_, '_, A> {
     }
 
     fn error(&self, broken: Broken) -> SourceError {
-        SourceError { broken, offset: self.offset }
+        SourceError { broken, offset: self.fde.offset }
     }
 }

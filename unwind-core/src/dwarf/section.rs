@@ -56,7 +56,6 @@ pub enum Flavor {
 /// A section being read on behalf of a target.
 pub(super) struct Input<'d, 'm> {
     pub(super) sections: &'m DwarfSections<'d>,
-    section: Section<'d>,
     pub(super) flavor: Flavor,
     pub(super) word: WordSize,
     pub(super) order: ByteOrder,
@@ -73,19 +72,44 @@ impl<'d, 'm> Input<'d, 'm> {
         bias: u64,
         memory: &'m mut dyn MemoryReader,
     ) -> Option<Self> {
-        let section = sections.of(flavor)?;
         let (word, order) = (arch.word_size(), arch.byte_order());
-        Some(Input { sections, section, flavor, word, order, bias, memory })
+        let mut input = Input { sections, flavor, word, order, bias, memory };
+        input.turn_to(flavor).then_some(input)
+    }
+
+    /// Any section that there is.
+    pub(super) fn any<A: Arch>(
+        arch: &A,
+        sections: &'m DwarfSections<'d>,
+        bias: u64,
+        memory: &'m mut dyn MemoryReader,
+    ) -> Option<Self> {
+        let flavor = if sections.eh_frame.is_some() { Flavor::EhFrame } else { Flavor::DebugFrame };
+        Input::new(arch, sections, flavor, bias, memory)
+    }
+
+    /// Goes on with the section of this flavor: whether there is one.
+    pub(super) fn turn_to(&mut self, flavor: Flavor) -> bool {
+        let is_there = self.sections.of(flavor).is_some();
+        if is_there {
+            self.flavor = flavor;
+        }
+        is_there
+    }
+
+    /// The section at hand. It is there.
+    fn section(&self) -> Section<'d> {
+        self.sections.of(self.flavor).unwrap_or(Section { data: &[], svma: 0 })
     }
 
     /// The address of the section (svma).
     pub(super) fn svma(&self) -> u64 {
-        self.section.svma
+        self.section().svma
     }
 
     /// The section from `offset` on.
     pub(super) fn at(&self, offset: u64) -> Bytes<'d> {
-        Bytes::new(self.section.data, offset, self.order)
+        Bytes::new(self.section().data, offset, self.order)
     }
 
     /// A register that the target saved at `address` (avma).

@@ -20,7 +20,7 @@ pub(super) enum Formula {
     /// CFA + offset.
     Cfa(i64),
     /// `*(register + offset) + add`.
-    Deref(Register, i64, i64),
+    Deref(Register, i32, i32),
 }
 
 /// The formula of an expression, if it is one. `with_cfa`: its stack begins with the CFA, as it
@@ -28,6 +28,7 @@ pub(super) enum Formula {
 ///
 /// # Errors
 /// Where the expression is malformed.
+#[inline(always)]
 pub(super) fn formula<A: Arch>(
     arch: &A,
     pc: Pc,
@@ -146,6 +147,8 @@ impl Domain for Symbolic {
     fn read(&mut self, address: Formula, size: u8, _: &Bytes<'_>) -> Result<Formula, NoFormula> {
         match address {
             Formula::Register(register, offset) if size == self.word.bytes() => {
+                // No rule could say it otherwise.
+                let offset = i32::try_from(offset).map_err(|_| NoFormula::Beyond)?;
                 Ok(Formula::Deref(register, offset, 0))
             }
             _ => Err(NoFormula::Beyond),
@@ -168,7 +171,10 @@ impl Domain for Symbolic {
             Formula::Constant(value) => Formula::Constant(self.word.wrapping_offset(value, constant)),
             Formula::Register(register, offset) => Formula::Register(register, offset.wrapping_add(by)),
             Formula::Cfa(offset) => Formula::Cfa(offset.wrapping_add(by)),
-            Formula::Deref(register, offset, add) => Formula::Deref(register, offset, add.wrapping_add(by)),
+            Formula::Deref(register, offset, add) => {
+                let add = i64::from(add).checked_add(by).and_then(|add| i32::try_from(add).ok());
+                Formula::Deref(register, offset, add.ok_or(NoFormula::Beyond)?)
+            }
         })
     }
 }
