@@ -113,6 +113,15 @@ fn sums_leave_the_address_space_at_neither_end() {
         (vec![0xb2, 0xfe, 0xfe, 0xff, 0xff, 0x03, 0x82, 0x00, 0x84, 0x00], 3),
         // 3 GiB: in the address space, beyond what a rule has words for.
         (vec![0xb2, 0xff, 0xff, 0xff, 0xff, 0x01, 0x84, 0x00], 4),
+        // r11 lies 12 GiB above the stack pointer, which says nothing about what lies at r7.
+        (
+            [[0xb2, 0xfe, 0xfe, 0xff, 0xff, 0x03]; 3]
+                .into_iter()
+                .flatten()
+                .chain([0x80, 0x80, 0x97, 0x84, 0x00])
+                .collect(),
+            5,
+        ),
     ] {
         let frame = Frame::whole(Made { seed, order: ByteOrder::Little });
         let tables = Tables::new(ByteOrder::Little).function(START, Body::Long(1, bytes)).build();
@@ -121,7 +130,7 @@ fn sums_leave_the_address_space_at_neither_end() {
         let verdict = judge(&Arm::LITTLE, &tables.source(), pc, START.into(), &bytes, frame);
         let expected = match seed {
             2 => Verdict::Unwound { in_words: true },
-            4 => Verdict::Unwound { in_words: false },
+            4 | 5 => Verdict::Unwound { in_words: false },
             _ => Verdict::Lacking,
         };
         assert_eq!(verdict, expected, "{bytes:02x?}");

@@ -70,7 +70,13 @@ impl fmt::Display for Instruction {
 
 /// The numbers of the bits that are set.
 pub(super) fn bits(mask: u16) -> impl Iterator<Item = u8> {
-    (0..16).filter(move |number| mask & 1u16.wrapping_shl(u32::from(*number)) != 0)
+    let mut left = mask;
+    core::iter::from_fn(move || {
+        let [number, ..] = left.trailing_zeros().to_le_bytes();
+        let found = (left != 0).then_some(number);
+        left &= left.wrapping_sub(1);
+        found
+    })
 }
 
 fn list(f: &mut fmt::Formatter<'_>, name: &str, mask: u16) -> fmt::Result {
@@ -108,15 +114,14 @@ pub struct Instructions<'d> {
 }
 
 impl<'d> Instructions<'d> {
+    /// None at all.
+    pub(super) const NONE: Self =
+        Instructions { word: 0, left: 0, rest: &[], order: ByteOrder::Little, offset: 0, ended: false };
+
     /// Those in the lowest `left` bytes of a word, and in the words of `rest`.
     pub(super) fn new(first: u32, left: u8, rest: &'d [u8], order: ByteOrder, offset: u64) -> Self {
         let unused = 32u32.saturating_sub(u32::from(left).saturating_mul(8));
         Instructions { word: first.wrapping_shl(unused), left, rest, order, offset, ended: false }
-    }
-
-    /// None at all.
-    pub(super) fn none() -> Self {
-        Instructions::new(0, 0, &[], ByteOrder::Little, 0)
     }
 
     /// The next byte: the most significant of the word at hand.

@@ -12,12 +12,20 @@ pub(super) const PC: u8 = 15;
 pub(super) trait Values {
     /// The value of a register, or its name.
     type Value: Copy;
+    /// A place as it is kept: in little room, as there is one for each register.
+    type Kept: Copy;
 
     /// The value of a core register in the frame that is unwound.
     fn register(&mut self, number: u8) -> Self::Value;
 
     /// The word that lies there.
     fn load(&mut self, place: Place<Self::Value>) -> Result<Self::Value, LookupError>;
+
+    /// What is to be kept of a place.
+    fn keep(place: Place<Self::Value>) -> Self::Kept;
+
+    /// The place of which that was kept.
+    fn kept(kept: Self::Kept) -> Place<Self::Value>;
 }
 
 /// An address: so many bytes above a value.
@@ -28,16 +36,16 @@ pub(super) struct Place<V> {
 }
 
 /// What is left when the instructions have been carried out.
-pub(super) struct Unwound<V> {
+pub(super) struct Unwound<M: Values> {
     /// The caller's sp: the CFA.
-    pub(super) vsp: Place<V>,
+    pub(super) vsp: Place<M::Value>,
     /// Where the caller's value of each core register lies, of those that were popped.
-    saved: [Option<Place<V>>; 16],
+    saved: [Option<M::Kept>; 16],
 }
 
-impl<V: Copy> Unwound<V> {
+impl<M: Values> Unwound<M> {
     /// Nothing has been carried out yet. `sp` is the stack pointer of the frame that is unwound.
-    pub(super) fn new(sp: V) -> Self {
+    pub(super) fn new(sp: M::Value) -> Self {
         Unwound { vsp: Place { base: sp, offset: 0 }, saved: [None; 16] }
     }
 
@@ -53,19 +61,19 @@ impl<V: Copy> Unwound<V> {
 
     fn pop(&mut self, number: u8) {
         if let Some(slot) = self.saved.get_mut(usize::from(number)) {
-            *slot = Some(self.vsp);
+            *slot = Some(M::keep(self.vsp));
         }
         self.move_vsp(4);
     }
 
     /// Where the caller's value of a core register lies, if it was popped.
-    pub(super) fn saved(&self, number: u8) -> Option<Place<V>> {
-        self.saved.get(usize::from(number)).copied().flatten()
+    pub(super) fn saved(&self, number: u8) -> Option<Place<M::Value>> {
+        self.saved.get(usize::from(number)).copied().flatten().map(M::kept)
     }
 
     /// Where the return address lies: what was popped into the program counter, else what was
     /// popped into the link register. `None`: it still is in there.
-    pub(super) fn return_address(&self) -> Option<Place<V>> {
+    pub(super) fn return_address(&self) -> Option<Place<M::Value>> {
         self.saved(PC).or_else(|| self.saved(LR))
     }
 
@@ -79,8 +87,8 @@ impl<V: Copy> Unwound<V> {
 /// Carries the instructions out on `unwound`. Work is bounded by their number: at most 1023.
 pub(super) fn run<M: Values>(
     values: &mut M,
-    instructions: Instructions<'_>,
-    unwound: &mut Unwound<M::Value>,
+    instructions: &mut Instructions<'_>,
+    unwound: &mut Unwound<M>,
 ) -> Result<(), LookupError> {
     for instruction in instructions {
         match instruction? {
@@ -89,19 +97,11 @@ pub(super) fn run<M: Values>(
             Instruction::Refuse => return Err(LookupError::CannotUnwind),
             Instruction::Pop(mask) => {
                 bits(mask).for_each(|number| unwound.pop(number));
-                if bits(mask).any(|number| number == SP)
-                    && let Some(place) = unwound.saved(SP)
-                {
-                    unwound.vsp = Place { base: values.load(place)?, offset: 0 };
+                if mask & 1u16.wrapping_shl(SP.into()) != 0 {
+                    set_vsp(values, SP, unwound)?;
                 }
             }
-            Instruction::SetVsp(number) => {
-                let base = match unwound.saved(number) {
-                    Some(place) => values.load(place)?,
-                    None => values.register(number),
-                };
-                unwound.vsp = Place { base, offset: 0 };
-            }
+            Instruction::SetVsp(number) => set_vsp(values, number, unwound)?,
             Instruction::PopVfp { count, fstmfdx, .. } => {
                 unwound.skip(8, count.into());
                 if fstmfdx {
@@ -116,4 +116,29 @@ pub(super) fn run<M: Values>(
         }
     }
     Ok(())
+}
+
+/// Makes the virtual stack pointer what a register holds by now. In a function of its own, so that the memory is not
+/// read on top of what decodes instructions.
+#[inline(never)]
+fn set_vsp<M: Values>(values: &mut M, number: u8, unwound: &mut Unwound<M>) -> Result<(), LookupError> {
+    let base = match unwound.saved(number) {
+        Some(place) => values.load(place)?,
+        None => values.register(number),
+    };
+    unwound.vsp = Place { base, offset: 0 };
+    Ok(())
+}
+
+/// Which core registers the instructions pop, bit n for rn: what they come to where nothing else matters.
+pub(super) fn popped(instructions: &Instructions<'_>) -> Result<u16, LookupError> {
+    let mut popped = 0;
+    for instruction in instructions.clone() {
+        match instruction? {
+            Instruction::Refuse => return Err(LookupError::CannotUnwind),
+            Instruction::Pop(mask) => popped |= mask,
+            _ => {}
+        }
+    }
+    Ok(popped)
 }

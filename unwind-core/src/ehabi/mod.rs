@@ -5,7 +5,7 @@
 //! searched in place; entries in the index and in `.ARM.extab`; personality routines 0, 1 and 2, and
 //! the generic model as GNU's and LLVM's assemblers fill it; every instruction of table 4. What
 //! follows the instructions, about exceptions, is left alone. Nothing is cached and nothing
-//! allocated; a lookup carries out at most 1023 instructions, and uses less than 3 KiB of stack.
+//! allocated; a lookup carries out at most 1023 instructions, and uses at most 700 bytes of stack.
 //! Evaluating a frame reads at most one word for each core register that is wanted, and one for each
 //! time that the stack pointer is taken out of a register that was popped.
 //!
@@ -55,11 +55,11 @@ pub use instruction::{Instruction, Instructions};
 pub use section::{EhabiSections, Section};
 
 use full::Full;
-use machine::{SP, Unwound, Values, run};
-use rule::{Name, Names};
+use machine::{SP, Unwound, Values, popped, run};
+use rule::Names;
 
 use crate::memory::MemoryReader;
-use crate::source::{Evaluated, Found, FrameSource, Query, Trust, UnwindUserType, UnwindUserTypes};
+use crate::source::{Evaluated, Found, FrameSource, Query, Rule, Trust, UnwindUserType, UnwindUserTypes};
 use crate::source_error::LookupError;
 use crate::{Arch, Broken, CallerRegisters, Pc, RegisterFile, SourceError};
 
@@ -81,50 +81,79 @@ impl<'d> EhabiSource<'d> {
         &self.sections
     }
 
-    /// What unwinds the frame at the pc of `query`, for those who carry it out by values. Where the registers lie
-    /// by name is not needed then, and takes much of the stack.
+    /// [`lookup`](FrameSource::lookup). In a function of its own, for the sake of its callers' stack frames.
     #[inline(never)]
-    fn covering<A: Arch>(&self, arch: &A, query: &Query) -> Result<Option<Covering<'d>>, LookupError> {
-        self.find(arch, query, &mut entered())
+    fn found<A: Arch>(&self, arch: &A, query: &Query) -> Result<Option<Found>, LookupError> {
+        let mut covering = Covering::NONE;
+        if !self.covers(arch, query, &mut covering)? {
+            return Ok(None);
+        }
+        let trust = if query.pc.is_exact() { Trust::CallSite } else { Trust::Exact };
+        Ok(Some(Found::new(covering.rule(arch)?, trust).at_end(covering.is_at_end)))
     }
 
-    /// What unwinds the frame at the pc of `query`; what that comes to is left in `unwound`.
-    #[inline]
-    fn find<A: Arch>(
+    /// Whether the pc of `query` is covered, and then by what. In a function of its own, so that nothing of the search
+    /// is on the stack while the instructions are carried out.
+    #[inline(never)]
+    fn covers<A: Arch>(
         &self,
         arch: &A,
         query: &Query,
-        unwound: &mut Unwound<Name>,
-    ) -> Result<Option<Covering<'d>>, LookupError> {
+        covering: &mut Covering<'d>,
+    ) -> Result<bool, LookupError> {
         if !self.sections.is_for(arch) {
             return Err(SourceError { broken: Broken::UnknownAbi, offset: 0 }.into());
         }
         let svma = arch.word_size().truncate(query.pc.lookup_address().wrapping_sub(query.bias));
         let Some(entry) = self.sections.find(svma)? else {
-            return Ok(None);
+            return Ok(false);
         };
-        let Unwinding::Instructions { mut instructions, .. } = self.sections.unwinding(&entry)? else {
+        let Unwinding::Instructions { instructions, .. } = self.sections.unwinding(&entry)? else {
             return Err(LookupError::CannotUnwind);
         };
-        run(&mut Names, instructions.clone(), unwound)?;
-        // A function that has just been entered.
-        if query.pc.is_exact() && svma == entry.start && !unwound.is_signal() {
-            instructions = Instructions::none();
-            *unwound = entered();
-        }
-        let is_at_end = matches!(query.pc, Pc::Return(_)) && svma.wrapping_add(1) == entry.end;
-        Ok(Some(Covering { instructions, is_at_end }))
+        covering.instructions = instructions;
+        covering.is_at_start = query.pc.is_exact() && svma == entry.start;
+        covering.is_at_end = matches!(query.pc, Pc::Return(_)) && svma.wrapping_add(1) == entry.end;
+        Ok(true)
     }
 }
 
 /// What covers a pc.
 struct Covering<'d> {
     instructions: Instructions<'d>,
+    /// Nothing of the function has run, unless this is a signal frame.
+    is_at_start: bool,
     is_at_end: bool,
 }
 
+impl Covering<'_> {
+    const NONE: Self = Covering { instructions: Instructions::NONE, is_at_start: false, is_at_end: false };
+
+    /// What holds at the pc, as a rule.
+    #[inline(never)]
+    fn rule<A: Arch>(&mut self, arch: &A) -> Result<Rule, LookupError> {
+        let mut unwound = entered();
+        run(&mut Names, &mut self.instructions, &mut unwound)?;
+        if self.is_at_start && !unwound.is_signal() {
+            unwound = entered();
+        }
+        Ok(rule::rule(arch, &unwound))
+    }
+
+    /// Leaves the instructions that are to be carried out at the pc, when all of the entry's have turned out to make
+    /// sense: what is wrong with the table is said before what is wrong with the stack.
+    #[inline(never)]
+    fn check(&mut self) -> Result<(), LookupError> {
+        let is_signal = popped(&self.instructions)? == u16::MAX;
+        if self.is_at_start && !is_signal {
+            self.instructions = Instructions::NONE;
+        }
+        Ok(())
+    }
+}
+
 /// A frame before any instruction.
-fn entered() -> Unwound<Name> {
+fn entered() -> Unwound<Names> {
     Unwound::new(Names.register(SP))
 }
 
@@ -143,14 +172,10 @@ impl<A: Arch> FrameSource<A> for EhabiSource<'_> {
         if kind != UnwindUserType::Ehabi {
             return Ok(None);
         }
-        let mut unwound = entered();
-        let Some(covering) = self.find(arch, query, &mut unwound)? else {
-            return Ok(None);
-        };
-        let trust = if query.pc.is_exact() { Trust::CallSite } else { Trust::Exact };
-        Ok(Some(Found::new(rule::rule(arch, &unwound), trust).at_end(covering.is_at_end)))
+        self.found(arch, query)
     }
 
+    #[inline(never)]
     fn evaluate(
         &self,
         arch: &A,
@@ -163,12 +188,14 @@ impl<A: Arch> FrameSource<A> for EhabiSource<'_> {
         if kind != UnwindUserType::Ehabi {
             return Ok(None);
         }
-        match self.covering(arch, query) {
-            Ok(Some(covering)) => {
-                Full { arch, registers, memory }.evaluate(covering.instructions, caller).map(Some)
-            }
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
+        let mut covering = Covering::NONE;
+        if !self.covers(arch, query, &mut covering)? {
+            return Ok(None);
         }
+        covering.check()?;
+        let mut frame = Full { arch, registers, memory };
+        let mut unwound = frame.entered();
+        run(&mut frame, &mut covering.instructions, &mut unwound)?;
+        frame.caller(&unwound, caller)
     }
 }

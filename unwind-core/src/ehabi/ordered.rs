@@ -4,7 +4,7 @@ use super::EhabiSource;
 use super::entered;
 use super::index::Unwinding;
 use super::machine::{Unwound, run};
-use super::rule::{Name, Names, rule};
+use super::rule::{Names, rule};
 use super::section::EhabiSections;
 use crate::table::{Functions, Holds, TableOrigin, TableRule};
 use crate::{Arch, Rule, Trust};
@@ -51,11 +51,11 @@ impl<A: Arch> Functions for OrderedEntries<'_, A> {
             return None;
         }
         let mut unwound = entered();
-        let instructions = match self.sections.unwinding(&entry) {
+        let mut instructions = match self.sections.unwinding(&entry) {
             Ok(Unwinding::Instructions { instructions, .. }) => instructions,
             Ok(Unwinding::CannotUnwind) | Err(_) => return None,
         };
-        run(&mut Names, instructions, &mut unwound).ok()?;
+        run(&mut Names, &mut instructions, &mut unwound).ok()?;
         if unwound.is_signal() {
             row(0, self.rule(&unwound, Trust::Exact, Holds::ForCalls));
             return Some(length);
@@ -70,7 +70,7 @@ impl<A: Arch> Functions for OrderedEntries<'_, A> {
 }
 
 impl<A: Arch> OrderedEntries<'_, A> {
-    fn rule(&self, unwound: &Unwound<Name>, trust: Trust, holds: Holds) -> TableRule {
+    fn rule(&self, unwound: &Unwound<Names>, trust: Trust, holds: Holds) -> TableRule {
         match rule(&self.arch, unwound) {
             Rule::Frame(frame) => TableRule::Frame { frame, trust, holds },
             Rule::Evaluate => TableRule::AskOriginal,

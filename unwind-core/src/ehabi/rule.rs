@@ -11,14 +11,22 @@ pub(super) struct Names;
 pub(super) enum Name {
     /// What this core register holds in the frame that is unwound.
     Register(u8),
-    /// The word that lies so many bytes above what it holds.
-    Word(u8, i64),
+    /// The word that lies so many words above what it holds.
+    Word(u8, i32),
     /// A word at an address that is itself read from the stack.
     Beyond,
 }
 
+/// A place by name: 12 bytes. Entries move the stack pointer by whole words, so nothing is lost.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    base: Name,
+    words: i32,
+}
+
 impl Values for Names {
     type Value = Name;
+    type Kept = Kept;
 
     fn register(&mut self, number: u8) -> Name {
         Name::Register(number)
@@ -26,25 +34,43 @@ impl Values for Names {
 
     fn load(&mut self, place: Place<Name>) -> Result<Name, LookupError> {
         Ok(match place.base {
-            Name::Register(number) => Name::Word(number, place.offset),
+            Name::Register(number) => Name::Word(number, words(place.offset)),
             Name::Word(..) | Name::Beyond => Name::Beyond,
         })
     }
+
+    fn keep(place: Place<Name>) -> Kept {
+        Kept { base: place.base, words: words(place.offset) }
+    }
+
+    fn kept(kept: Kept) -> Place<Name> {
+        Place { base: kept.base, offset: bytes(kept.words) }
+    }
+}
+
+/// The words in so many bytes. More than 8 GiB either way are not told apart: no rule can say any of them.
+fn words(bytes: i64) -> i32 {
+    let words = bytes.wrapping_shr(2);
+    i32::try_from(words).unwrap_or(if words < 0 { i32::MIN } else { i32::MAX })
+}
+
+fn bytes(words: i32) -> i64 {
+    i64::from(words).wrapping_mul(4)
 }
 
 /// The rule, or that there is none that says this.
-pub(super) fn rule<A: Arch>(arch: &A, unwound: &Unwound<Name>) -> Rule {
+pub(super) fn rule<A: Arch>(arch: &A, unwound: &Unwound<Names>) -> Rule {
     frame(arch, unwound).map_or(Rule::Evaluate, Rule::Frame)
 }
 
-fn frame<A: Arch>(arch: &A, unwound: &Unwound<Name>) -> Option<UnwindUserFrame> {
+fn frame<A: Arch>(arch: &A, unwound: &Unwound<Names>) -> Option<UnwindUserFrame> {
     let cfa = match unwound.vsp {
         Place { base: Name::Register(number), offset } => {
             CfaRule::Offset { base: base(arch, number), offset: small(offset)? }
         }
         Place { base: Name::Word(number, inner), offset } => CfaRule::Deref {
             base: base(arch, number),
-            offset: small(inner)?,
+            offset: small(bytes(inner))?,
             add: i16::try_from(offset).ok()?,
         },
         Place { base: Name::Beyond, .. } => return None,
@@ -73,7 +99,7 @@ enum Slot {
     AtRegister(Base, i32),
 }
 
-fn slot<A: Arch>(arch: &A, unwound: &Unwound<Name>, place: Place<Name>) -> Option<Slot> {
+fn slot<A: Arch>(arch: &A, unwound: &Unwound<Names>, place: Place<Name>) -> Option<Slot> {
     let cfa = unwound.vsp;
     match place.base {
         Name::Beyond => None,
