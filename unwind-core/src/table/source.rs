@@ -104,11 +104,13 @@ pub(super) fn evaluate<A: Arch>(
     memory: &mut dyn MemoryReader,
     caller: &mut dyn CallerRegisters,
 ) -> Result<Option<Evaluated>, LookupError> {
+    // One place for all of them, which is the caller's: it is large.
+    let mut evaluated = Ok(None);
     for kind in original.types().iter() {
-        let evaluated = original.evaluate(arch, kind, query, registers, memory, caller)?;
-        if evaluated.is_some() {
-            return Ok(evaluated);
+        evaluated = original.evaluate(arch, kind, query, registers, memory, caller);
+        if !matches!(evaluated, Ok(None)) {
+            break;
         }
     }
-    Ok(None)
+    evaluated
 }
