@@ -142,9 +142,12 @@ impl<'r, F: Functions> TableCompiler<'r, F> {
                 writer.rule(group.start.wrapping_add(at), if is_uncovered { not_covered } else { rule });
             }
         });
-        match length.and_then(|length| group.start.checked_add(length)) {
-            Some(end) => {
-                let is_whole = end <= group.next && end <= last;
+        match length {
+            Some(length) => {
+                let end = group.start.checked_add(length);
+                // Of one that goes on beyond the last address, that is not the end.
+                let is_whole = end.is_some_and(|end| end <= group.next && end <= last);
+                let end = end.unwrap_or(u64::MAX);
                 self.is_cut = end > group.next;
                 if is_first && end > group.start {
                     self.writer.rule(group.start, not_covered);
@@ -223,5 +226,56 @@ mod to_vec {
         let pages = usize::try_from(pages).unwrap_or(0).min(functions.saturating_mul(64));
         let slots = functions.saturating_mul(32);
         pages.saturating_mul(4).saturating_add(slots).saturating_add(1 << 13)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::UnwindUserFrame;
+    use crate::table::{Table, TableSlot};
+
+    const START: u64 = u64::MAX - 0x1f;
+
+    /// One function, whose length leads beyond the last address.
+    struct Endless;
+
+    impl Functions for Endless {
+        fn count(&self) -> usize {
+            1
+        }
+
+        fn start(&self, place: usize) -> Option<u64> {
+            (place == 0).then_some(START)
+        }
+
+        fn is_all(&self) -> bool {
+            true
+        }
+
+        fn rows(&mut self, _: usize, mut row: impl FnMut(u64, TableRule)) -> Option<u64> {
+            row(0, rule(0));
+            row(0x10, rule(0x10));
+            Some(0x100)
+        }
+    }
+
+    fn rule(offset: i32) -> TableRule {
+        TableRule::exact(UnwindUserFrame::plain(false, offset.wrapping_add(8), -8, None))
+    }
+
+    #[test]
+    fn a_function_beyond_the_last_address_keeps_its_rows() {
+        let room = TableRoom { bytes: &mut [0; 0x1000], rules: &mut [TableSlot::default(); 0x100] };
+        let text = START.wrapping_sub(0x100)..u64::MAX;
+        let writer = TableWriter::new(text, room).unwrap();
+        let compiler = TableCompiler { functions: Endless, writer, done: 0, is_cut: false };
+        let table = Table::parse(compiler.finish().unwrap()).unwrap();
+        assert_eq!(table.find(START.wrapping_sub(1)), Some(TableRule::NotCovered));
+        for at in 0..0x1f {
+            let expected = rule(if at < 0x10 { 0 } else { 0x10 });
+            assert_eq!(table.find_with_end(START.wrapping_add(at)), Some((expected, false)), "{at:#x}");
+        }
     }
 }
