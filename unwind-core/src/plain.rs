@@ -3,6 +3,7 @@
 use core::fmt;
 use core::num::NonZeroU32;
 
+use crate::frame::PlainParts;
 use crate::source::{Found, Rule, Trust, UnwindUserType};
 use crate::{Pc, UnwindUserFrame};
 
@@ -31,6 +32,9 @@ pub(crate) const SAVES_FP: u32 = 1 << 18;
 pub(crate) const SET: u32 = 1 << 20;
 /// Whether there is no caller.
 pub(crate) const OUTERMOST: u32 = 1 << 21;
+/// Whether the pc is the last address of its function: for a source itself, no part of the rule.
+#[cfg(feature = "sframe")]
+const IS_LAST: u32 = 1 << 22;
 pub(crate) const META: u32 = KIND | TRUST | USE_FP | SAVES_FP | SET | OUTERMOST;
 /// What a compiled table says of it.
 #[cfg(feature = "table")]
@@ -63,19 +67,24 @@ impl Plain {
     /// The same, whether or not the CFA is just a bound of the caller's sp.
     #[inline]
     pub(crate) fn of_chain(kind: UnwindUserType, frame: UnwindUserFrame, trust: Trust) -> Option<Self> {
-        let flag = |flag: u32, is_set: bool| if is_set { flag } else { 0 };
-        let meta =
-            kind.number().wrapping_shl(KIND_SHIFT) | u32::from(trust.to_bits()).wrapping_shl(TRUST_SHIFT);
         if frame == UnwindUserFrame::OUTERMOST {
-            return Some(Self::from_words(0, meta | OUTERMOST));
+            return Some(Self::from_words(0, meta_of(kind, trust) | OUTERMOST));
         }
-        let parts = frame.plain_parts()?;
-        let ra_at = parts.cfa_off.checked_add_signed(i32::from(parts.ra_off))?;
-        if u64::from(parts.cfa_off | ra_at) >= Self::REACH {
+        Self::of_parts(kind, &frame.plain_parts()?, trust)
+    }
+
+    /// The rule that is made of these parts.
+    #[inline(always)]
+    pub(crate) fn of_parts(kind: UnwindUserType, parts: &PlainParts, trust: Trust) -> Option<Self> {
+        let flag = |flag: u32, is_set: bool| if is_set { flag } else { 0 };
+        let cfa_off = u64::from(parts.cfa_off);
+        // Below the base, it is far above.
+        let ra_at = cfa_off.wrapping_add_signed(parts.ra_off.into());
+        if cfa_off | ra_at >= Self::REACH {
             return None;
         }
-        let meta = meta | flag(USE_FP, parts.use_fp) | flag(SAVES_FP, parts.saves_fp);
-        let offsets = u64::from(ra_at)
+        let meta = meta_of(kind, trust) | flag(USE_FP, parts.use_fp) | flag(SAVES_FP, parts.saves_fp);
+        let offsets = ra_at
             | u64::from(parts.ra_off.checked_neg()?.cast_unsigned()).wrapping_shl(16)
             | u64::from(parts.fp_off.cast_unsigned()).wrapping_shl(32);
         Some(Self::from_words(offsets, meta))
@@ -112,6 +121,20 @@ impl Plain {
         let cfa_off = u64::from(plain.ra_at()).wrapping_add_signed(plain.ra_to_cfa().into());
         // No CFA is at its base or below, and none out of reach.
         (plain.is_outermost() || cfa_off.wrapping_sub(1) < Self::REACH.wrapping_sub(1)).then_some(plain)
+    }
+
+    /// The same rule, found at the last address of its function or not.
+    #[cfg(feature = "sframe")]
+    #[inline(always)]
+    pub(crate) fn at_last(self, is_last: bool) -> Self {
+        Plain { meta: self.meta | if is_last { IS_LAST } else { 0 }, ..self }
+    }
+
+    /// Whether it was found there.
+    #[cfg(feature = "sframe")]
+    #[inline(always)]
+    pub(crate) fn is_last(&self) -> bool {
+        self.meta.get() & IS_LAST != 0
     }
 
     /// Where a cache has found the rule of the caller the last time.
@@ -200,6 +223,12 @@ impl Plain {
         let [.., a, b, _, _] = self.offsets.to_le_bytes();
         i16::from_le_bytes([a, b])
     }
+}
+
+/// Kind and trust as a rule has them.
+#[inline(always)]
+fn meta_of(kind: UnwindUserType, trust: Trust) -> u32 {
+    kind.number().wrapping_shl(KIND_SHIFT) | u32::from(trust.to_bits()).wrapping_shl(TRUST_SHIFT)
 }
 
 /// All but the hint.

@@ -30,6 +30,7 @@ mod registry_check;
 mod registry_room;
 mod row;
 mod rule;
+mod samples;
 mod section;
 mod sections;
 mod validate;
@@ -64,7 +65,8 @@ pub use write_dwarf::{Unconverted, convert};
 pub use write_room::{Refused, SFrameFormat, WriteError};
 pub use write_row::Inexpressible;
 
-use plain::{PlainRule, PlainSection};
+use plain::PlainSection;
+use samples::Samples;
 
 use crate::memory::MemoryReader;
 use crate::plain::Plain;
@@ -82,13 +84,21 @@ pub struct SFrameSource<'d> {
     starts_from_fields: bool,
     /// The first section, for lookups that find something usual there.
     plain: Option<PlainSection<'d>>,
+    /// Where functions of that section begin.
+    samples: Option<Samples>,
 }
 
 impl<'d> SFrameSource<'d> {
     /// A source over the contents of `.sframe`, or of the segment that holds it, at `svma`. All of
     /// the sections that lie there one after another count.
     pub fn new(data: &'d [u8], svma: u64) -> Self {
-        SFrameSource { data, svma, index: None, starts_from_fields: false, plain: None }.with_plain()
+        Self::for_one_lookup(data, svma).with_samples()
+    }
+
+    /// The same for one lookup, which samples are not worth.
+    fn for_one_lookup(data: &'d [u8], svma: u64) -> Self {
+        SFrameSource { data, svma, index: None, starts_from_fields: false, plain: None, samples: None }
+            .with_plain()
     }
 
     /// The same source with an index of its first section, for tables that are not sorted.
@@ -101,7 +111,7 @@ impl<'d> SFrameSource<'d> {
     /// sections [`with_starts_from_fields`](SFrameSection::with_starts_from_fields).
     pub fn with_starts_from_fields(mut self) -> Self {
         self.starts_from_fields = true;
-        self.with_plain()
+        self.with_plain().with_samples()
     }
 
     /// Checks the header once for all lookups that find something usual. Work that does not depend on the
@@ -109,6 +119,14 @@ impl<'d> SFrameSource<'d> {
     fn with_plain(mut self) -> Self {
         let first = self.sections().next().and_then(Result::ok);
         self.plain = first.filter(|_| self.index.is_none()).and_then(|first| PlainSection::new(&first));
+        self.samples = None;
+        self
+    }
+
+    /// Looks at a few functions for all those lookups. As many, however many there are.
+    fn with_samples(mut self) -> Self {
+        let first = self.sections().next().and_then(Result::ok);
+        self.samples = first.filter(|_| self.plain.is_some()).and_then(|first| Samples::new(&first));
         self
     }
 
@@ -136,9 +154,9 @@ impl<A: Arch> FrameSource<A> for SFrameSource<'_> {
             return Ok(None);
         }
         let svma = query.pc.lookup_address().wrapping_sub(query.bias);
-        if let Some(PlainRule { frame, is_last }) = self.plain_rule_at(arch, svma) {
-            let found = Found::new(Rule::Frame(frame), Trust::Exact);
-            return Ok(Some(found.at_end(is_last && !query.pc.is_exact())));
+        if let Some(rule) = self.plain_rule_at(arch, svma) {
+            let found = Found::new(Rule::Frame(rule.frame()), rule.trust());
+            return Ok(Some(found.at_end(rule.is_last() && !query.pc.is_exact())));
         }
         self.rule_at(Abi::of(arch), svma, query.pc.is_exact())
     }
@@ -164,23 +182,19 @@ impl<A: Arch> FrameSource<A> for SFrameSource<'_> {
             return None;
         }
         let svma = query.pc.lookup_address().wrapping_sub(query.bias);
-        let PlainRule { frame, is_last } = self.plain_rule_at(arch, svma)?;
-        if is_last && !query.pc.is_exact() {
-            return None;
-        }
-        Plain::of(UnwindUserType::SFrame, frame, Trust::Exact)
+        self.plain_rule_at(arch, svma).filter(|rule| !rule.is_last() || query.pc.is_exact())
     }
 }
 
 impl<'d> SFrameSource<'d> {
     /// The rule at `svma`, where it is usual.
     #[inline]
-    fn plain_rule_at<A: Arch>(&self, arch: &A, svma: u64) -> Option<PlainRule> {
+    fn plain_rule_at<A: Arch>(&self, arch: &A, svma: u64) -> Option<Plain> {
         let abi = Abi::of(arch)?;
         let plain = self.plain.as_ref().filter(|plain| plain.abi() == abi)?;
         match abi.byte_order() {
-            ByteOrder::Little => plain.rule_at::<false>(svma),
-            ByteOrder::Big => plain.rule_at::<true>(svma),
+            ByteOrder::Little => plain.rule_at::<false>(self.samples.as_ref(), svma),
+            ByteOrder::Big => plain.rule_at::<true>(self.samples.as_ref(), svma),
         }
     }
 

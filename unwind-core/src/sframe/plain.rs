@@ -10,8 +10,9 @@ use core::hint::select_unpredictable;
 
 use super::header::{Abi, Version};
 use super::plain_row::{PlainRow, last_at};
+use super::samples::Samples;
 use super::section::{SFrameSection, Starts, V1, V2, V3};
-use crate::UnwindUserFrame;
+use crate::plain::Plain;
 
 /// What lookups need of a section whose functions claim to be sorted.
 #[derive(Clone, Copy, Debug)]
@@ -49,12 +50,6 @@ struct Function<'d> {
     rows: &'d [u8],
 }
 
-/// A rule, and whether its pc is the last address of its function.
-pub(super) struct PlainRule {
-    pub(super) frame: UnwindUserFrame,
-    pub(super) is_last: bool,
-}
-
 impl<'d> PlainSection<'d> {
     pub(super) fn new(section: &SFrameSection<'d>) -> Option<Self> {
         let header = section.header();
@@ -76,27 +71,27 @@ impl<'d> PlainSection<'d> {
         self.abi
     }
 
-    /// The rule at `svma`, if it is usual. `IS_BIG` is the section's byte order.
-    #[inline(always)]
-    pub(super) fn rule_at<const IS_BIG: bool>(&self, svma: u64) -> Option<PlainRule> {
-        let row = self.row_at::<IS_BIG>(svma)?;
-        Some(PlainRule { frame: row.frame::<IS_BIG>(self.saved)?, is_last: row.is_last() })
-    }
-
-    /// The row at `svma`: two words, which stay in registers.
+    /// The rule at `svma`, if it is usual, and whether that is the last address of its function. `IS_BIG` is the
+    /// section's byte order.
+    ///
+    /// In a function of its own, and a rule is two words, so that callers have it in registers.
     #[inline(never)]
-    fn row_at<const IS_BIG: bool>(&self, svma: u64) -> Option<PlainRow> {
+    pub(super) fn rule_at<const IS_BIG: bool>(&self, samples: Option<&Samples>, svma: u64) -> Option<Plain> {
+        let among = match samples {
+            Some(samples) => Some(samples.around(svma)?),
+            None => None,
+        };
         let (offset, function) = match &self.functions {
             Functions::V1(starts) => {
-                let (offset, entry) = starts.last_at::<IS_BIG>(svma)?;
+                let (offset, entry) = starts.last_at::<IS_BIG>(among, svma)?;
                 (offset, self.function::<IS_BIG>(entry.first_chunk()?)?)
             }
             Functions::V2(starts) => {
-                let (offset, entry) = starts.last_at::<IS_BIG>(svma)?;
+                let (offset, entry) = starts.last_at::<IS_BIG>(among, svma)?;
                 (offset, self.function::<IS_BIG>(entry.first_chunk()?)?)
             }
             Functions::V3(starts) => {
-                let (offset, entry) = starts.last_at::<IS_BIG>(svma)?;
+                let (offset, entry) = starts.last_at::<IS_BIG>(among, svma)?;
                 (offset, self.function_of_v3::<IS_BIG>(entry)?)
             }
         };
@@ -105,7 +100,8 @@ impl<'d> PlainSection<'d> {
         if offset >= function.size || start.checked_add(function.size.into()).is_none() {
             return None;
         }
-        Some(function.row_at::<IS_BIG>(offset)?.at_last(offset == function.size.wrapping_sub(1)))
+        let rule = function.row_at::<IS_BIG>(offset)?.rule::<IS_BIG>(self.saved)?;
+        Some(rule.at_last(offset == function.size.wrapping_sub(1)))
     }
 
     #[inline(always)]
@@ -162,15 +158,20 @@ impl Function<'_> {
 }
 
 impl<'d, const SIZE: usize> Starts<'d, SIZE> {
-    /// The last function that begins at or below `svma`, provided that they are sorted: how far below, and its
-    /// entry. The first one, where all begin above.
+    /// The last function that begins at or below `svma`, provided that they are sorted, and that it is one of
+    /// so many from an index on, or all begin above: how far below, and its entry.
     #[inline(always)]
-    fn last_at<const IS_BIG: bool>(&self, svma: u64) -> Option<(u64, &'d [u8; SIZE])> {
+    fn last_at<const IS_BIG: bool>(
+        &self,
+        among: Option<(u32, u32)>,
+        svma: u64,
+    ) -> Option<(u64, &'d [u8; SIZE])> {
         let size = u64::try_from(SIZE).ok()?;
+        let (index, mut count) = among.unwrap_or((0, self.count()));
         // It is one of the first `count` of the rest; `distance` is from what the first start there is relative to.
-        let mut rest = self.entries().as_flattened();
+        let mut rest = self.entries().get(usize::try_from(index).ok()?..)?.as_flattened();
         let mut distance = svma.wrapping_sub(self.base);
-        let mut count = self.count();
+        distance = distance.wrapping_sub(u64::from(index).wrapping_mul(size) & self.step_mask);
         // Each turn leaves a quarter: its three reads wait for the turn before, but not for each other, and nothing
         // has to be guessed. What a turn waits for is kept short: an addition, a read, a comparison, two choices.
         while count > 8 {

@@ -1,26 +1,19 @@
 //! The rows of a usual function.
 
-use core::num::NonZeroU32;
-
 use super::plain::{Saved, u32_of};
-use super::rule::outermost;
 use crate::UnwindUserFrame;
+use crate::frame::PlainParts;
+use crate::plain::Plain;
+use crate::source::{Trust, UnwindUserType};
 
-/// A row whose data words are offsets from sp or fp and from the CFA. Two words, so that it stays in registers.
+/// A row whose data words are offsets from sp or fp and from the CFA.
 #[derive(Clone, Copy)]
 pub(super) struct PlainRow {
     /// The first bytes of its words, in the order of the section.
     words: u64,
-    /// Its form, and [`IS_LAST`]. [`SET`] is never missing.
-    bits: NonZeroU32,
+    /// Its form.
+    info: u8,
 }
-
-/// Whether the row was found for the last address of its function.
-const IS_LAST: u32 = 1 << 8;
-const SET: NonZeroU32 = match NonZeroU32::new(1 << 9) {
-    Some(set) => set,
-    None => NonZeroU32::MIN,
-};
 
 /// The last of `count` rows, with starts of so many bytes, that begins at `offset` or below, in a function of
 /// `size` bytes. `None` where there is none, or a row on the way or right behind makes no sense.
@@ -36,47 +29,56 @@ pub(super) fn last_at<const START: usize, const IS_BIG: bool>(
 ) -> Option<PlainRow> {
     // No start is above that.
     let most = u64::from(offset).min(key_from::<START>(0, 1).wrapping_sub(1));
-    let mut next = 0usize;
-    let mut found = 0;
+    let mut left = count.checked_sub(1)?;
+    let mut next = 0u32;
+    let mut key = key_at::<START, IS_BIG>(rows, next)?;
     let mut least = 0;
-    let mut left = count;
-    // The form of the row before, and the size of such rows. Nothing has the first of these forms.
-    let mut form = key_from::<START>(0, 0xff);
-    let mut row_size = usize::MAX;
-    // As many turns as there are rows.
-    while left > 0 {
-        let row = rows.get(next..)?;
-        let key = key_of::<START, IS_BIG>(row)?;
-        // One comparison: in a row of another form, that is far above.
+    // The form of the rows before, and the size of each.
+    let mut found = None;
+    // As many turns as there are changes of form, and within them as there are rows.
+    'rows: loop {
+        let info = info_of::<START>(key);
+        let form = key_from::<START>(0, info);
         let mut start = key.wrapping_sub(form);
+        let row_size = words_size(info)?.wrapping_add(u32::try_from(START).ok()?).wrapping_add(1);
         if start > most {
-            let info = info_of::<START>(key);
-            form = key_from::<START>(0, info);
-            start = key.wrapping_sub(form);
-            let its_size = START.wrapping_add(1).wrapping_add(words_size(info)?);
-            if start > most {
-                // It has to make sense as well.
-                if start > size.into() || row.len() < its_size {
-                    return None;
-                }
-                break;
+            // It has to make sense as well.
+            if start > size.into() || !holds(rows, next.wrapping_add(row_size)) {
+                return None;
             }
-            row_size = its_size;
+            break;
         }
-        if start < least {
-            return None;
+        found = Some((info, row_size));
+        // One comparison: in a row of another form, that is far above.
+        while start <= most {
+            if start < least {
+                return None;
+            }
+            least = start.wrapping_add(1);
+            next = next.wrapping_add(row_size);
+            if left == 0 {
+                break 'rows;
+            }
+            left = left.wrapping_sub(1);
+            // Still among the rows, or there is none.
+            key = key_at::<START, IS_BIG>(rows, next)?;
+            start = key.wrapping_sub(form);
         }
-        least = start.wrapping_add(1);
-        found = next;
-        // Still among the rows, or the next turn tells.
-        next = next.wrapping_add(row_size);
-        left = left.wrapping_sub(1);
     }
-    // Nothing is found so far, or not all of it is there.
-    if least == 0 || next > rows.len() {
+    let (info, row_size) = found?;
+    // Not all of it may be there.
+    if !holds(rows, next) {
         return None;
     }
-    PlainRow::of::<START, IS_BIG>(rows.get(found..)?)
+    let words = next.wrapping_sub(row_size).wrapping_add(u32::try_from(START).ok()?).wrapping_add(1);
+    let words = rows.get(usize::try_from(words).ok()?..)?;
+    Some(PlainRow::of::<IS_BIG>(info, words))
+}
+
+/// Whether rows go on up to there at the least.
+#[inline(always)]
+fn holds(rows: &[u8], end: u32) -> bool {
+    usize::try_from(end).is_ok_and(|end| end <= rows.len())
 }
 
 /// Start and form of a row as a number: the start in the lowest bytes, the form above.
@@ -105,37 +107,35 @@ fn info_of<const START: usize>(key: u64) -> u8 {
     }
 }
 
-/// The key of the row that begins here.
+/// The key of the row that begins at an offset.
 #[inline(always)]
-fn key_of<const START: usize, const IS_BIG: bool>(row: &[u8]) -> Option<u64> {
+fn key_at<const START: usize, const IS_BIG: bool>(rows: &[u8], offset: u32) -> Option<u64> {
+    let at = usize::try_from(offset).ok()?;
     // One read instead of two.
-    if START == 2
-        && !IS_BIG
-        && let Some(four) = row.first_chunk()
-    {
-        return Some(u64::from(u32::from_le_bytes(*four) & 0xff_ffff));
+    if !IS_BIG {
+        if START == 1 {
+            return Some(u16::from_le_bytes(*rows.get(at..at.wrapping_add(2))?.first_chunk()?).into());
+        }
+        if START == 2
+            && let Some(four) = rows.get(at..at.wrapping_add(4))
+        {
+            return Some(u64::from(u32::from_le_bytes(*four.first_chunk()?) & 0xff_ffff));
+        }
     }
-    let (start, info) = head::<START, IS_BIG>(row)?;
-    Some(key_from::<START>(start, info))
-}
-
-/// Start and form of the row that begins here.
-#[inline(always)]
-fn head<const START: usize, const IS_BIG: bool>(bytes: &[u8]) -> Option<(u32, u8)> {
-    let (start, rest) = bytes.split_first_chunk::<START>()?;
+    let (start, rest) = rows.get(at..)?.split_first_chunk::<START>()?;
     let mut wide = [0; 4];
     if IS_BIG {
         *wide.last_chunk_mut()? = *start;
     } else {
         *wide.first_chunk_mut()? = *start;
     }
-    Some((u32_of::<IS_BIG>(wide), *rest.first()?))
+    Some(key_from::<START>(u32_of::<IS_BIG>(wide), *rest.first()?))
 }
 
 /// How many bytes the data words of a row of this form are.
 #[inline(always)]
-fn words_size(info: u8) -> Option<usize> {
-    (info & 0x60 != 0x60).then_some(usize::from((info >> 1) & 0x0f).wrapping_shl(word_size_log2(info)))
+fn words_size(info: u8) -> Option<u32> {
+    (info & 0x60 != 0x60).then_some(u32::from((info >> 1) & 0x0f).wrapping_shl(word_size_log2(info)))
 }
 
 #[inline(always)]
@@ -144,72 +144,60 @@ fn word_size_log2(info: u8) -> u32 {
 }
 
 impl PlainRow {
-    /// The row that begins here.
+    /// The row of this form whose words begin here.
     #[inline(always)]
-    fn of<const START: usize, const IS_BIG: bool>(bytes: &[u8]) -> Option<Self> {
-        let (_, info) = head::<START, IS_BIG>(bytes)?;
-        let words = bytes.get(START.wrapping_add(1)..)?;
+    fn of<const IS_BIG: bool>(info: u8, words: &[u8]) -> Self {
         let words = match words.first_chunk() {
             Some(words) => *words,
             None => few(words),
         };
         let words = if IS_BIG { u64::from_be_bytes(words) } else { u64::from_le_bytes(words) };
-        Some(PlainRow { words, bits: SET | u32::from(info) })
-    }
-
-    /// The row, found for the last address of its function or not.
-    #[inline(always)]
-    pub(super) fn at_last(self, is_last: bool) -> Self {
-        PlainRow { bits: self.bits | if is_last { IS_LAST } else { 0 }, ..self }
-    }
-
-    /// Whether it was found for the last address of its function.
-    #[inline(always)]
-    pub(super) fn is_last(&self) -> bool {
-        self.bits.get() & IS_LAST != 0
-    }
-
-    #[inline(always)]
-    fn info(&self) -> u8 {
-        let [info, ..] = self.bits.get().to_le_bytes();
-        info
+        PlainRow { words, info }
     }
 
     /// The rule.
     #[inline(always)]
-    pub(super) fn frame<const IS_BIG: bool>(&self, saved: Saved) -> Option<UnwindUserFrame> {
-        let info = self.info();
-        let count = (info >> 1) & 0x0f;
+    pub(super) fn rule<const IS_BIG: bool>(&self, saved: Saved) -> Option<Plain> {
+        let count = (self.info >> 1) & 0x0f;
         if count == 0 {
-            return outermost();
+            return Plain::of(UnwindUserType::SFrame, UnwindUserFrame::OUTERMOST, Trust::Exact);
         }
-        let cfa = self.word::<IS_BIG>(0)?;
+        let cfa_off = u32::try_from(self.word::<IS_BIG>(0)?).ok().filter(|offset| *offset > 0)?;
         let mut used = 1u8;
-        let ra = match saved.ra {
+        let ra_off = match saved.ra {
             0 => {
                 used = 2;
                 // 0 stands for none.
-                self.word::<IS_BIG>(1).filter(|word| *word != 0)?
+                i16::try_from(self.word::<IS_BIG>(1)?).ok().filter(|word| *word != 0)?
             }
             fixed => fixed.into(),
         };
-        let fp = match saved.fp {
+        let fp_off = match saved.fp {
             0 if count > used => {
                 let word = self.word::<IS_BIG>(used)?;
                 used = used.wrapping_add(1);
-                Some(word)
+                Some(i16::try_from(word).ok()?)
             }
             0 => None,
             fixed => Some(fixed.into()),
         };
-        let is_on_fp = info & 1 == 0;
-        (count == used).then_some(UnwindUserFrame::plain(is_on_fp, cfa, ra, fp))
+        if count != used {
+            return None;
+        }
+        let parts = PlainParts {
+            use_fp: self.info & 1 == 0,
+            saves_fp: fp_off.is_some(),
+            cfa_off,
+            ra_off,
+            fp_off: fp_off.unwrap_or(0),
+        };
+        Plain::of_parts(UnwindUserType::SFrame, &parts, Trust::Exact)
     }
 
     /// The data word at `index`, if it is one of the first bytes. Others follow behind the last one.
     #[inline(always)]
     fn word<const IS_BIG: bool>(&self, index: u8) -> Option<i32> {
-        let bits = 8u32.wrapping_shl(word_size_log2(self.info()));
+        let bits = 8u32.wrapping_shl(word_size_log2(self.info));
         let before = bits.wrapping_mul(index.into());
         if before >= 64 {
             return None;

@@ -341,7 +341,8 @@ impl<A: Arch, R: RegistryRoom, B: SectionBytes> FrameSource<A> for SFrameRegistr
                 return Ok(None);
             };
             // Everything in a section is relative, so its avma does as well as its svma.
-            SFrameSource::new(bytes, entry.section).lookup(arch, kind, &Query::new(query.pc), memory)
+            let source = SFrameSource::for_one_lookup(bytes, entry.section);
+            source.lookup(arch, kind, &Query::new(query.pc), memory)
         })
     }
 
