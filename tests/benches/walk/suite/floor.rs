@@ -38,27 +38,27 @@ impl Contender for Chase {
 
 /// A rule in as few words as it takes.
 #[derive(Clone, Copy)]
-struct Known {
+pub(super) struct Known {
     /// From sp, or from fp where [`ON_FP`] is set; offsets are even.
-    cfa: i32,
+    pub(super) cfa: i32,
     /// From the CFA.
     ra: i32,
     /// From the CFA, [`UNCHANGED`] or [`OTHER`].
-    fp: i32,
+    pub(super) fp: i32,
 }
 
 const ON_FP: i32 = 1;
 const UNCHANGED: i32 = i32::MAX;
 /// What this rule leads to is in [`RulesKnown::others`] at the index `cfa`.
-const OTHER: i32 = i32::MIN;
+pub(super) const OTHER: i32 = i32::MIN;
 
 /// Carries out the right rule of every frame, which are listed for each stack.
 pub(crate) struct RulesKnown {
-    rules: Vec<Known>,
+    pub(super) rules: Vec<Known>,
     /// Where the rules of each sample begin.
-    starts: Vec<usize>,
+    pub(super) starts: Vec<usize>,
     /// pc, sp and fp after a step whose rule is not plain.
-    others: Vec<[u64; 3]>,
+    pub(super) others: Vec<[u64; 3]>,
 }
 
 impl RulesKnown {
@@ -134,7 +134,7 @@ fn plain(rule: UnwindUserFrame) -> Option<Known> {
 
 /// pc, sp and fp of the caller.
 #[inline(always)]
-fn carry_out(rule: Known, sample: &Sample, sp: u64, fp: u64) -> Option<(u64, u64, u64)> {
+pub(super) fn carry_out(rule: Known, sample: &Sample, sp: u64, fp: u64) -> Option<(u64, u64, u64)> {
     let base = if rule.cfa & ON_FP != 0 { fp } else { sp };
     let cfa = base.wrapping_add_signed(i64::from(rule.cfa & !ON_FP));
     let pc = sample.word(cfa.wrapping_add_signed(i64::from(rule.ra)))?;

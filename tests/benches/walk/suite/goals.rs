@@ -11,8 +11,8 @@ pub(crate) struct Goal {
     /// One value, or one for each way to walk the real stacks.
     pub(crate) measured: Vec<f64>,
     pub(crate) bound: Bound,
-    /// What would be measured if ours did nothing but look rules up by their pcs and carry them out; empty where the
-    /// goal is not of that kind.
+    /// What would be measured if ours did nothing but look rules up by their pcs, by SFrame nothing but search among
+    /// functions, and carry them out; empty where the goal is not of that kind.
     pub(crate) at_floor: Vec<f64>,
 }
 
@@ -90,7 +90,12 @@ fn ratio(workload: &str, of: &[&[Measured]], one: &str, other: &str, bound: Boun
         of.iter().map(ratio).collect()
     };
     let [one_name, other_name] = [one, other].map(|name| of.first().map_or(name, |of| &named(of, name).name));
-    let best = [one, other].map(|name| if name.starts_with("ours") { "floor: rules by pc" } else { name });
+    let best = [one, other].map(|name| match name {
+        // Who has to search the functions of a section.
+        "ours, SFrame" => "floor: SFrame's functions",
+        name if name.starts_with("ours") => "floor: rules by pc",
+        name => name,
+    });
     // The deep stack has no such floor.
     let is_floor_known = of.iter().all(|of| of.iter().any(|one| one.name.starts_with("floor: rules by pc")));
     Goal {

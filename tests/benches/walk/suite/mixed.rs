@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::contender::{Contender, room};
 use super::floor::{RulesByPc, RulesKnown};
+use super::floor_search::FunctionsSearched;
 use super::random::Random;
 use super::rounds::{Measured, Stacks, measure};
 use super::tables::Tables;
@@ -124,6 +125,8 @@ pub(crate) fn with_contenders<T>(
     let mut known = RulesKnown::record(workload, &dwarf.unwinders);
     println!("Of the rules known, {} are not plain.", known.others());
     let mut by_pc = RulesByPc::new(workload, &known);
+    let known_too = RulesKnown::record(workload, &dwarf.unwinders);
+    let mut searched = FunctionsSearched::new(workload, tables, &known_too);
     let mut sframe = ours::sframe(workload, tables);
     let mut table = ours::table(workload, tables);
     let mut cached = ours::cached(workload, tables, 4096);
@@ -134,6 +137,7 @@ pub(crate) fn with_contenders<T>(
     use_them(&mut [
         (&mut known, workload),
         (&mut by_pc, workload),
+        (&mut searched, workload),
         (&mut cached, workload),
         (&mut small, workload),
         (&mut table, workload),

@@ -7,6 +7,7 @@ mod contender;
 mod counted;
 mod deep;
 mod floor;
+mod floor_search;
 mod goals;
 mod loading;
 mod mixed;
