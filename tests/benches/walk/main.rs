@@ -27,7 +27,8 @@
 //!   *rules known*, which carries out the right rule of each frame from a list. On real stacks also *rules by pc*,
 //!   which has to look it up by the pc, in a hash table that holds what these stacks need and checks nothing; and
 //!   *SFrame's functions searched*, which finds module and function by the pc, in sorted arrays of the functions'
-//!   starts, and then knows the rule: no row is read. It tells what SFrame in place could reach at best.
+//!   starts, and then knows the rule: no row is read. *SFrame's rows passed over* also goes over the rows up to the one
+//!   that holds, in the section, and checks nothing: what SFrame in place could reach at best.
 //! * This library: a `ModuleMap` of `DwarfSource`, of SFrame (version 3, converted from `.eh_frame`) with
 //!   DWARF behind it, of compiled tables with DWARF behind them, and that behind a cache which all processes
 //!   share.

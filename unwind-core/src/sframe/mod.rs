@@ -90,7 +90,8 @@ pub struct SFrameSource<'d> {
 
 impl<'d> SFrameSource<'d> {
     /// A source over the contents of `.sframe`, or of the segment that holds it, at `svma`. All of
-    /// the sections that lie there one after another count.
+    /// the sections that lie there one after another count. Looks at the first one's header, and at the
+    /// starts of no more than 64 of its functions.
     pub fn new(data: &'d [u8], svma: u64) -> Self {
         Self::for_one_lookup(data, svma).with_samples()
     }

@@ -12,7 +12,7 @@ pub(crate) struct Goal {
     pub(crate) measured: Vec<f64>,
     pub(crate) bound: Bound,
     /// What would be measured if ours did nothing but look rules up by their pcs, by SFrame nothing but search among
-    /// functions, and carry them out; empty where the goal is not of that kind.
+    /// functions and pass over rows, and carry them out; empty where the goal is not of that kind.
     pub(crate) at_floor: Vec<f64>,
 }
 
@@ -91,8 +91,8 @@ fn ratio(workload: &str, of: &[&[Measured]], one: &str, other: &str, bound: Boun
     };
     let [one_name, other_name] = [one, other].map(|name| of.first().map_or(name, |of| &named(of, name).name));
     let best = [one, other].map(|name| match name {
-        // Who has to search the functions of a section.
-        "ours, SFrame" => "floor: SFrame's functions",
+        // Who has to search the functions of a section, and to pass over rows.
+        "ours, SFrame" => "floor: SFrame's rows",
         name if name.starts_with("ours") => "floor: rules by pc",
         name => name,
     });

@@ -126,7 +126,8 @@ pub(crate) fn with_contenders<T>(
     println!("Of the rules known, {} are not plain.", known.others());
     let mut by_pc = RulesByPc::new(workload, &known);
     let known_too = RulesKnown::record(workload, &dwarf.unwinders);
-    let mut searched = FunctionsSearched::new(workload, tables, &known_too);
+    let mut searched = FunctionsSearched::<false>::new(workload, tables, &known_too);
+    let mut passed_over = FunctionsSearched::<true>::new(workload, tables, &known_too);
     let mut sframe = ours::sframe(workload, tables);
     let mut table = ours::table(workload, tables);
     let mut cached = ours::cached(workload, tables, 4096);
@@ -138,6 +139,7 @@ pub(crate) fn with_contenders<T>(
         (&mut known, workload),
         (&mut by_pc, workload),
         (&mut searched, workload),
+        (&mut passed_over, workload),
         (&mut cached, workload),
         (&mut small, workload),
         (&mut table, workload),
