@@ -27,6 +27,8 @@ pub(super) fn last_at<const START: usize, const IS_BIG: bool>(
     offset: u32,
     size: u32,
 ) -> Option<PlainRow> {
+    // So that no offset wraps around; a section has fewer bytes of rows.
+    let rows = rows.get(..MOST_BYTES).unwrap_or(rows);
     // No start is above that.
     let most = u64::from(offset).min(key_from::<START>(0, 1).wrapping_sub(1));
     let mut left = count.checked_sub(1)?;
@@ -74,6 +76,9 @@ pub(super) fn last_at<const START: usize, const IS_BIG: bool>(
     let words = rows.get(usize::try_from(words).ok()?..)?;
     Some(PlainRow::of::<IS_BIG>(info, words))
 }
+
+/// Less than 4 GiB, by more than a row.
+const MOST_BYTES: usize = 0xffff_0000;
 
 /// Whether rows go on up to there at the least.
 #[inline(always)]
