@@ -91,7 +91,7 @@ impl SearchTable {
             let (start, at) = self.start_and_fde(input, index)?;
             let is_one = match Fde::parse_at(input, at, &mut fde) {
                 Err(error) if fde.next > at => return Err(error),
-                at => at == Ok(Here::Fde) && fde.start == start,
+                parsed => parsed == Ok(Here::Fde) && fde.start == start,
             };
             if start < last || !is_one {
                 let offset = self.place(input, index);
