@@ -218,6 +218,12 @@ impl Plain {
         i16::from_le_bytes([a, b])
     }
 
+    /// How far behind its base the CFA is.
+    #[inline]
+    pub(crate) fn cfa_off(&self) -> u64 {
+        u64::from(self.ra_at()).wrapping_add_signed(self.ra_to_cfa().into())
+    }
+
     #[inline]
     pub(crate) fn fp_off(&self) -> i16 {
         let [.., a, b, _, _] = self.offsets.to_le_bytes();

@@ -7,7 +7,7 @@ use crate::memory::MemoryReader;
 use crate::outcome::{End, Mark};
 use crate::plain::Plain;
 use crate::plain_step::{
-    Ahead, Entry, OUTERMOST, Place, Stop, ask, begin, caller_fp, commit, may_be_code, tables,
+    Ahead, Entry, OUTERMOST, Place, Stop, ask, begin, caller_fp, chain_rule, commit, may_be_code, tables,
 };
 use crate::source::{FrameSource, Query, UnwindUserType, UnwindUserTypes};
 use crate::{Arch, Options, Pc, RegisterSet, UnwindUserState};
@@ -45,7 +45,7 @@ where
     let mut run = Run { nr: 0, place, end: None };
     let entry = Entry::of(options);
     if rule.kind() == UnwindUserType::FramePointer {
-        let next = AlongChain { arch, source, rule };
+        let next = AlongChain { arch, source };
         match entry.length {
             0 => run.go::<_, _, _, false>(&next, entry, rule, memory, entries),
             _ => run.go::<_, _, _, true>(&next, entry, rule, memory, entries),
@@ -79,6 +79,12 @@ struct Run {
 /// Where the rules of many plain steps are from.
 trait Rules<A, M> {
     fn arch(&self) -> &A;
+
+    /// The one rule for all steps, if there is but one.
+    #[inline(always)]
+    fn only(&self) -> Option<Plain> {
+        None
+    }
 
     /// The rule at a return pc, [`Plain::NONE`] where it is not plain; `None` where that is no code.
     fn next(&self, pc: u64, callee: (u64, &Plain), memory: &mut M) -> Option<Plain>;
@@ -115,7 +121,6 @@ impl<A: Arch, S: FrameSource<A>, M: MemoryReader> Rules<A, M> for ByTables<'_, A
 struct AlongChain<'a, A, S> {
     arch: &'a A,
     source: &'a S,
-    rule: Plain,
 }
 
 impl<A: Arch, S: FrameSource<A>, M> Rules<A, M> for AlongChain<'_, A, S> {
@@ -124,25 +129,32 @@ impl<A: Arch, S: FrameSource<A>, M> Rules<A, M> for AlongChain<'_, A, S> {
         self.arch
     }
 
+    /// Most architectures have a constant rule, of which a compiler makes a loop of constants.
+    #[inline(always)]
+    fn only(&self) -> Option<Plain> {
+        chain_rule(self.arch)
+    }
+
     #[inline(always)]
     fn next(&self, pc: u64, _: (u64, &Plain), _: &mut M) -> Option<Plain> {
-        may_be_code(self.source, pc).then_some(self.rule)
+        may_be_code(self.source, pc).then(|| chain_rule(self.arch).unwrap_or(Plain::NONE))
     }
 }
 
 impl Run {
-    /// Steps by `rule`, and then by what `rules` say, as far as there are `entries`; up to `entry`, if there
+    /// Steps by the rule `first`, and then by what `rules` say, as far as there are `entries`; up to `entry`, if there
     /// `IS_ENTRY`, of which the full step knows.
     #[inline(never)]
     fn go<A: Arch, M: MemoryReader, N: Rules<A, M>, const IS_ENTRY: bool>(
         &mut self,
         rules: &N,
         entry: Entry,
-        mut rule: Plain,
+        first: Plain,
         memory: &mut M,
         entries: &mut [u64],
     ) {
         let arch = rules.arch();
+        let mut rule = rules.only().unwrap_or(first);
         let mut at = self.place;
         let mut nr = 0usize;
         let mut stop = None;

@@ -288,7 +288,7 @@ fn chain<A: Arch, S: FrameSource<A>>(arch: &A, source: &S, options: &Options, pc
 
 /// The rule of the frame pointer chain, if it is one that rests on the frame pointer alone.
 #[inline(always)]
-fn chain_rule<A: Arch>(arch: &A) -> Option<Plain> {
+pub(crate) fn chain_rule<A: Arch>(arch: &A) -> Option<Plain> {
     let frame = arch.frame_pointer_rule()?;
     let rule = Plain::of_chain(UnwindUserType::FramePointer, frame, Trust::Convention)?;
     rule.use_fp().then_some(rule)
@@ -308,7 +308,8 @@ pub(crate) fn may_be_code<A: Arch, S: FrameSource<A> + ?Sized>(source: &S, pc: u
 
 /// What a step leads to, but for the caller's frame pointer, which is looked at when the pc is known to be code.
 pub(crate) struct Ahead {
-    cfa: u64,
+    /// What the CFA is based on.
+    base: u64,
     pub(crate) sp: u64,
     pub(crate) pc: u64,
 }
@@ -333,7 +334,8 @@ impl Ahead {
             return None;
         }
         let slot = base.wrapping_add(u64::from(rule.ra_at()));
-        let cfa = slot.wrapping_add_signed(i64::from(rule.ra_to_cfa()));
+        // From the base as well, which is what a walk waits for; the offset of a rule is known by then.
+        let cfa = base.wrapping_add(rule.cfa_off());
         if !word.is_aligned(cfa) {
             return None;
         }
@@ -349,7 +351,7 @@ impl Ahead {
             *stop = Some(Stop::Zero);
             return None;
         }
-        Some(Ahead { cfa, sp, pc })
+        Some(Ahead { base, sp, pc })
     }
 }
 
@@ -365,7 +367,7 @@ pub(crate) fn caller_fp<A: Arch, M: MemoryReader>(
     if !rule.saves_fp() {
         return Some(at.fp);
     }
-    let slot = ahead.cfa.wrapping_add_signed(i64::from(rule.fp_off()));
+    let slot = ahead.base.wrapping_add(rule.cfa_off().wrapping_add_signed(rule.fp_off().into()));
     let Some(fp) = saved(arch, slot, memory, stop) else {
         // Below sp it may not be there any more, which is for the full step to say.
         if slot < at.sp {
